@@ -1,0 +1,1 @@
+"""Numbers <-> bits: exact arithmetic, integer probability tables, the range coder."""

@@ -1,0 +1,1 @@
+"""Building blocks of transforms: resampling, residual blocks, normalisations, bounds with useful gradients."""

@@ -1,0 +1,84 @@
+"""Residual blocks of light transforms, channels last, so that pointwise layers are plain matrix products."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lichen.coding.exact import check_rows, snap_
+
+
+class Depthwise(nn.Module):
+    """Depthwise 3x3 convolution with zero padding: (B, H, W, C) -> (B, H, W, C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        assert conv.bias is not None
+        self.weight, self.bias = conv.weight, conv.bias  # (C, 1, 3, 3), (C,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any size."""
+        y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=1, groups=len(self.weight))
+        return y.permute(0, 2, 3, 1)
+
+    def exact(self) -> nn.Module:
+        """The twin in exact arithmetic."""
+        return ExactDepthwise(self)
+
+
+class ExactDepthwise(nn.Module):
+    """`Depthwise` as a sum of nine shifted products on the grid."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, twin: Depthwise) -> None:
+        super().__init__()
+        check_rows(twin.weight.detach().flatten(1))
+        self.register_buffer("weight", twin.weight.detach().flatten(1).T.contiguous())  # (9, C)
+        self.register_buffer("bias", twin.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)"""
+        _, H, W, _ = x.shape
+        padded = F.pad(x, (0, 0, 1, 1, 1, 1))
+        y = self.bias.expand_as(x).clone()
+        for k in range(9):
+            i, j = divmod(k, 3)
+            y.addcmul_(padded[:, i : i + H, j : j + W], self.weight[k])
+        return snap_(y)
+
+
+class Block(nn.Module):
+    """Pointwise, depthwise 3x3, pointwise; then a gated pointwise feed-forward. Both residual.
+
+        x --+-- p1 -- lrelu -- d -- * (1 + scale) + shift -- lrelu -- p2 --(+)--+-- f1 -- a, b -- lrelu(a) b -- f2 --(+)--
+            +--------------------------------------------------------------- |  +------------------------------------ |
+
+    Both branches end in zeros at the start, so that a new block is the identity. Scale and shift are interpolated
+    between `levels` of quality. The order pointwise-depthwise-pointwise follows MobileNetV2 (Sandler et al., CVPR
+    2018), the gated feed-forward "GLU variants improve transformer" (Shazeer, 2020), the modulation by a condition
+    FiLM (Perez et al., AAAI 2018).
+    """
+
+    def __init__(self, channels: int, levels: int) -> None:
+        super().__init__()
+        self.p1 = nn.Linear(channels, channels)
+        self.d = Depthwise(channels)
+        self.p2 = nn.Linear(channels, channels)
+        self.f1 = nn.Linear(channels, 2 * channels)
+        self.f2 = nn.Linear(channels, channels)
+        self.film = nn.Parameter(torch.zeros(2, levels, channels))
+        for last in (self.p2, self.f2):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        """x: (B, H, W, C); level: (B, levels), the weights of interpolation between levels."""
+        scale, shift = (level @ self.film[0])[:, None, None], (level @ self.film[1])[:, None, None]
+        h = self.d(F.leaky_relu(self.p1(x))) * (1 + scale) + shift
+        x = x + self.p2(F.leaky_relu(h))
+        a, b = self.f1(x).chunk(2, dim=-1)
+        return x + self.f2(F.leaky_relu(a) * b)

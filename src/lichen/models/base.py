@@ -1,0 +1,89 @@
+"""What every codec of this package can do, in terms of three things that its file defines.
+
+    analyse(x, quality) -> y         the analysis transform, pixels to latents
+    synthesise(y_hat, quality)       the synthesis transform, back to pixels
+    prior                            the probability of y: `forward` trains, `frozen().code` writes and reads
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lichen.coding.coder import Coder, Meter
+
+
+class Model(nn.Module):
+    """A codec: pixels (B, 3, H, W) in 0..1 <-> latents (B, H/stride, W/stride, M), channels last."""
+
+    stride = 16  # pixels a latent, to each side
+    variable_rate = False  # whether one set of weights serves qualities 1 to 100
+    prior: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen: Any = None
+
+    def analyse(self, x: Tensor, quality: Tensor | None) -> Tensor:
+        """x: (B, 3, H, W) in 0..1, H and W multiples of `stride`; quality: (B,) or None where there is one alone."""
+        raise NotImplementedError
+
+    def synthesise(self, y_hat: Tensor, quality: Tensor | None) -> Tensor:
+        """The way back, in float32; values outside 0..1 are possible."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, quality: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """x_hat and the bits {"y": (B,), ...} that latents cost.
+
+        Training: differentiable, bits with uniform noise in place of rounding. In eval mode: x_hat is what a decoder
+        makes of the file, and bits what its coder needs.
+        """
+        y = self.analyse(x, quality)
+        if self.training:
+            y_hat, bits = self.prior(y, self.prior.condition(quality))
+        else:
+            y_hat, bits = self._measure(y, quality)
+        return self.synthesise(y_hat, quality), bits
+
+    @torch.no_grad()
+    def _measure(self, y: Tensor, quality: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        y_hat, rows = [], []
+        for b in range(len(y)):
+            meter = Meter()
+            y_hat.append(self.code([meter], y[b : b + 1], None if quality is None else quality[b : b + 1]))
+            rows.append(meter.bits)
+        bits = {part: torch.tensor([row[part] for row in rows], device=y.device) for part in rows[0]}
+        return torch.cat(y_hat), bits
+
+    @torch.no_grad()
+    def code(
+        self, coders: Sequence[Coder], y: Tensor | None, quality: Tensor | None, shape: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Code latents y (B, h, w, M), or read latents of the shape (h, w) where y is None, one coder a picture.
+
+        quality: (1,), the same for all. Returns y_hat in float32, equal in encoder and decoder.
+        """
+        if y is not None:
+            shape = (y.shape[1], y.shape[2])
+        assert shape is not None
+        prior = self.frozen_prior()
+        y_hat: Tensor = prior.code(coders, y, prior.condition(quality), shape)
+        return y_hat.float()
+
+    def frozen_prior(self) -> Any:
+        """The prior in exact arithmetic, made at first use and forgotten when the weights change."""
+        if self._frozen is None:
+            object.__setattr__(self, "_frozen", self.prior.frozen())  # no submodule: it has no part in the state dict
+        return self._frozen
+
+    def train(self, mode: bool = True) -> Model:
+        """As torch's; training makes the frozen prior obsolete."""
+        object.__setattr__(self, "_frozen", None)
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        object.__setattr__(self, "_frozen", None)
+        super()._load_from_state_dict(*args, **kwargs)

@@ -1,0 +1,315 @@
+"""Lichen's default codec: light transforms, a joint prior, and one network for all qualities.
+
+The joint autoregressive and hierarchical prior is that of
+
+    Minnen, Balle, Toderici: Joint autoregressive and hierarchical priors for learned image compression. NeurIPS 2018
+
+on transforms of about 16 thousand multiply-accumulates a pixel (the paper's cost 100 to 180 thousand), with gain
+vectors interpolated between levels of quality after
+
+    Cui et al.: Asymmetric gained deep image compression with continuous rate adaptation. CVPR 2021
+
+and a start from data: the untrained network is a Karhunen-Loeve transform with the quantization steps that high-rate
+theory asks for, its prior the regression of latent energies on their own principal components.
+
+    x --s2d 8--> a_in --> blocks --s2d 2--> a_mid --> blocks --> a_out --> u --* g--> y
+                                                                                      |  prior: y_hat = mu + round(y - mu)
+    x_hat <--d2s 8-- s_out <-- blocks <--d2s 2-- s_mid <-- blocks <-- s_in <--* 1/g'-- y_hat
+
+Tensors are (B, H, W, C) inside, so that pointwise layers are matrix products. Pixels are 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lichen.coding.exact import Exp, Snap
+from lichen.layers.blocks import Block, Depthwise
+from lichen.layers.resampling import depth_to_space, space_to_depth
+from lichen.models.base import Model
+from lichen.priors import gaussian
+from lichen.priors.context import DepthwiseContext
+from lichen.priors.factorized import NormalPrior
+from lichen.priors.joint import JointPrior
+
+LMBDA_MIN, LMBDA_MAX = 0.0012, 0.18  # lmbda at quality 1 and 100, for lmbda * 255^2 * MSE + bpp
+QUALITY_MIN, QUALITY_MAX = 1.0, 100.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Widths and depths; the defaults are the shipped model."""
+
+    c1: int = 128  # channels at 1/8
+    c2: int = 320  # channels at 1/16, at least M
+    M: int = 320  # latent channels
+    N: int = 48  # hyper-latent channels
+    n1: int = 3  # blocks at 1/8
+    n2: int = 2  # blocks at 1/16
+    h: int = 192  # channels of the hyper transforms
+    e: int = 256  # channels of the entropy parameters
+    levels: int = 8  # qualities between which gains are interpolated
+
+
+PRESETS = {"default": Config(), "small": Config(c1=64, c2=128, M=128, N=24, n1=2, n2=1, h=96, e=128)}
+
+
+def lmbda_of(quality: Tensor) -> Tensor:
+    """Quality 1..100 -> lmbda, log-uniform. Any shape."""
+    t = (quality - QUALITY_MIN) / (QUALITY_MAX - QUALITY_MIN)
+    return LMBDA_MIN * torch.exp(t * math.log(LMBDA_MAX / LMBDA_MIN))
+
+
+def level_weights(quality: Tensor, levels: int) -> Tensor:
+    """Quality (B,) in 1..100 -> (B, levels): weights of linear interpolation between levels evenly spaced in quality."""
+    t = (quality - QUALITY_MIN) / (QUALITY_MAX - QUALITY_MIN) * (levels - 1)
+    return (1 - (t[:, None] - torch.arange(levels, device=t.device)).abs()).clamp(min=0)
+
+
+@dataclass
+class Level:
+    """A quality as the prior needs it. w: (B, levels); the others (B, 1, 1, M) for y and (B, 1, 1, N) for z."""
+
+    w: Tensor
+    g: Tensor  # gain: y = u g
+    log_gs: Tensor  # log of the gain times each channel's standard deviation at the start
+    gs: Tensor
+    unit: Tensor  # 1 / sqrt(1 + gs^2): brings y to unit size, whether a channel spreads over many steps or hides below one
+    z_log_g: Tensor
+    z_g: Tensor
+
+
+class Levels(nn.Module):
+    """Gain vectors of latents and hyper-latents, interpolated in the logarithm between levels."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.levels = cfg.levels
+        self.log_gain = nn.Parameter(torch.zeros(cfg.levels, cfg.M))
+        self.z_log_gain = nn.Parameter(torch.zeros(cfg.levels, cfg.N))
+        self.log_scale = nn.Parameter(torch.zeros(cfg.M), requires_grad=False)
+        self.exp, self.snap = Exp(), Snap()
+
+    def forward(self, quality: Tensor) -> Level:
+        w = self.snap(level_weights(quality.to(self.log_gain.dtype), self.levels))
+        log_g, z_log_g = (w @ self.log_gain)[:, None, None], (w @ self.z_log_gain)[:, None, None]
+        log_gs = log_g + self.log_scale
+        gs = self.exp(log_gs)
+        return Level(w, self.exp(log_g), log_gs, gs, 1 / (1 + gs * gs).sqrt(), z_log_g, self.exp(z_log_g))
+
+
+class HyperAnalysis(nn.Module):
+    """(B, h, w, M) -> (B, h/4, w/4, N): principal components of the log energies of 4x4 latents, plus a network."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.linear = nn.Linear(cfg.M, cfg.N)
+        self.net1, self.depthwise = nn.Linear(cfg.M, cfg.h), Depthwise(cfg.h)
+        self.net2, self.net3 = nn.Linear(4 * cfg.h, cfg.h), nn.Linear(4 * cfg.h, cfg.N)
+        nn.init.zeros_(self.net3.weight)
+        nn.init.zeros_(self.net3.bias)
+
+    @staticmethod
+    def log_energy(y: Tensor, level: Level) -> Tensor:
+        """(B, h, w, M) -> (B, h/4, w/4, M): log of the mean magnitude of 4x4 latents, in units of the start's deviation."""
+        B, h, w, M = y.shape
+        return ((y.abs().view(B, h // 4, 4, w // 4, 4, M).mean((2, 4)) / level.gs.to(y.dtype)) + 0.02).log()
+
+    def forward(self, y: Tensor, level: Level) -> Tensor:
+        unit, z_g = level.unit.to(y.dtype), level.z_g.to(y.dtype)
+        t = F.leaky_relu(self.net1(y * unit))
+        t = F.leaky_relu(self.net2(space_to_depth(self.depthwise(t), 2)))
+        energy = F.linear(self.log_energy(y, level), self.linear.weight, self.linear.bias)
+        return (self.net3(space_to_depth(t, 2)) + energy) * z_g
+
+
+class DepthToSpace(nn.Module):
+    """(B, H, W, 4 C) -> (B, 2 H, 2 W, C)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return depth_to_space(x, 2)
+
+
+class HyperSynthesis(nn.Module):
+    """(B, h/4, w/4, N) -> (B, h, w, e + M): features for the entropy parameters, and a first guess of the log scales."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.linear = nn.Linear(cfg.N, cfg.M)
+        self.net = nn.Sequential(
+            nn.Linear(cfg.N, 4 * cfg.h),
+            DepthToSpace(),
+            nn.LeakyReLU(),
+            nn.Linear(cfg.h, 4 * cfg.h),
+            DepthToSpace(),
+            nn.LeakyReLU(),
+            Depthwise(cfg.h),
+            nn.LeakyReLU(),
+            nn.Linear(cfg.h, cfg.e),
+        )
+        self.snap = Snap()
+
+    def forward(self, z_hat: Tensor, level: Level) -> Tensor:
+        z_hat = self.snap(z_hat / level.z_g)
+        guess = self.linear(z_hat).to(z_hat.dtype).permute(0, 3, 1, 2)
+        guess = self.snap(F.interpolate(guess, scale_factor=4, mode="bilinear").permute(0, 2, 3, 1))
+        return torch.cat([self.net(z_hat), guess], dim=-1)
+
+
+class EntropyParameters(nn.Module):
+    """psi (B, h, w, e + M), phi (B, h, w, 2 M) -> mu, sigma (B, h, w, M)."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.e, self.M = cfg.e, cfg.M
+        self.context = nn.Linear(2 * cfg.M, cfg.e)
+        self.lrelu, self.snap, self.scale = nn.LeakyReLU(), Snap(), gaussian.LogScale()
+        self.level = nn.Linear(cfg.levels, cfg.e, bias=False)
+        self.hidden, self.out = nn.Linear(cfg.e, cfg.e), nn.Linear(cfg.e, 2 * cfg.M)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, psi: Tensor, phi: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        features, guess = psi.split([self.e, self.M], dim=-1)
+        t = self.lrelu(features + self.context(phi) + self.level(level.w)[:, None, None])
+        mu, log_sigma = self.out(self.lrelu(self.hidden(t))).to(guess.dtype).chunk(2, dim=-1)
+        return self.snap(level.gs * mu), self.scale(level.log_gs + log_sigma + guess)
+
+
+class LightPrior(JointPrior):
+    """The joint prior with gains; `condition` turns qualities (B,) into a `Level`."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.channels, self.snap = cfg.M, Snap()
+        self.levels = Levels(cfg)
+        self.h_a, self.z_prior, self.h_s = HyperAnalysis(cfg), NormalPrior(cfg.N), HyperSynthesis(cfg)
+        self.context, self.entropy_parameters = DepthwiseContext(cfg.M), EntropyParameters(cfg)
+
+    def condition(self, quality: Tensor | None) -> Level:
+        """Qualities (B,) in 1..100 -> their gains."""
+        assert quality is not None
+        level: Level = self.levels(quality)
+        return level
+
+    def seen(self, y_hat: Tensor, level: Level) -> Tensor:
+        """Latents of unit size."""
+        seen: Tensor = self.snap(y_hat * level.unit)
+        return seen
+
+
+class Analysis(nn.Module):
+    """Pixels (B, H, W, 3) -> u (B, H/16, W/16, M), before gains."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.into, self.mid, self.out = nn.Linear(192, cfg.c1), nn.Linear(4 * cfg.c1, cfg.c2), nn.Linear(cfg.c2, cfg.M)
+        self.fine = nn.ModuleList(Block(cfg.c1, cfg.levels) for _ in range(cfg.n1))
+        self.coarse = nn.ModuleList(Block(cfg.c2, cfg.levels) for _ in range(cfg.n2))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        t = self.into(space_to_depth(x, 8))
+        for block in self.fine:
+            t = block(t, w)
+        t = self.mid(space_to_depth(t, 2))
+        for block in self.coarse:
+            t = block(t, w)
+        return self.out(t).to(x.dtype)
+
+
+class Synthesis(nn.Module):
+    """u_hat (B, H/16, W/16, M) -> pixels (B, H, W, 3): the mirror image of the analysis."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.into, self.mid, self.out = nn.Linear(cfg.M, cfg.c2), nn.Linear(cfg.c2, 4 * cfg.c1), nn.Linear(cfg.c1, 192)
+        self.coarse = nn.ModuleList(Block(cfg.c2, cfg.levels) for _ in range(cfg.n2))
+        self.fine = nn.ModuleList(Block(cfg.c1, cfg.levels) for _ in range(cfg.n1))
+        self.log_gain = nn.Parameter(torch.zeros(cfg.levels, cfg.M))  # a correction of the inverse gain, log
+
+    def forward(self, y_hat: Tensor, level: Level) -> Tensor:
+        t = self.into(y_hat / level.g * (level.w @ self.log_gain)[:, None, None].exp())
+        for block in self.coarse:
+            t = block(t, level.w)
+        t = depth_to_space(self.mid(t), 2)
+        for block in self.fine:
+            t = block(t, level.w)
+        return depth_to_space(self.out(t), 8).to(y_hat.dtype)
+
+
+class Light(Model):
+    """The codec of this file: one network for the qualities 1 to 100."""
+
+    variable_rate = True
+
+    def __init__(self, cfg: Config = PRESETS["default"]) -> None:
+        super().__init__()
+        if cfg.c2 < cfg.M:
+            raise ValueError(f"c2 = {cfg.c2} is less than M = {cfg.M}: the start would have empty channels")
+        self.cfg = cfg
+        self.g_a, self.g_s, self.prior = Analysis(cfg), Synthesis(cfg), LightPrior(cfg)
+
+    def analyse(self, x: Tensor, quality: Tensor | None) -> Tensor:
+        """y = g g_a(x): (B, 3, H, W) -> (B, H/16, W/16, M)."""
+        level = self.prior.condition(quality)
+        return self.g_a(x.permute(0, 2, 3, 1), level.w) * level.g
+
+    def synthesise(self, y_hat: Tensor, quality: Tensor | None) -> Tensor:
+        """x_hat = g_s(y_hat / g): (B, H/16, W/16, M) -> (B, 3, H, W)."""
+        return self.g_s(y_hat, self.prior.condition(quality)).permute(0, 3, 1, 2)
+
+    def lmbda_of(self, quality: Tensor) -> Tensor:
+        """Quality -> lmbda, log-uniform from 0.0012 to 0.18."""
+        return lmbda_of(quality)
+
+    @torch.no_grad()
+    def start_from_data(self, crops: Tensor) -> None:
+        """Karhunen-Loeve transform and log-energy hyperprior. crops: (B, 3, 64, 64) in 0..1, some thousands.
+
+        Steps after high-rate theory: with gain g the rounding error of u has the variance 1 / (12 g^2), and
+        dD/dR = 0 at lmbda * 255^2 * MSE + bits asks for g = sqrt(lmbda / 4e-4) over orthonormal coefficients.
+        """
+        cfg, a, s, p = self.cfg, self.g_a, self.g_s, self.prior
+        v = space_to_depth(crops.permute(0, 2, 3, 1), 8)
+        m, q = _principal_components(v.reshape(-1, 192), cfg.c1)
+        _set(a.into, q.T, -(m @ q)), _set(s.out, q, m)
+        v = space_to_depth(a.into(v), 2)
+        m, q = _principal_components(v.reshape(-1, 4 * cfg.c1), cfg.c2)
+        _set(a.mid, q.T, -(m @ q)), _set(s.mid, q, m)
+        _set(a.out, torch.eye(cfg.M, cfg.c2), torch.zeros(cfg.M)), _set(s.into, torch.eye(cfg.c2, cfg.M), torch.zeros(cfg.c2))
+        u = a.out(a.mid(v))
+        lmbda = lmbda_of(torch.linspace(QUALITY_MIN, QUALITY_MAX, cfg.levels))
+        p.levels.log_gain.copy_((0.5 * (lmbda / 4e-4).log())[:, None].expand(-1, cfg.M))
+        p.levels.z_log_gain.copy_((0.25 * (lmbda / lmbda[cfg.levels // 2]).log())[:, None].expand(-1, cfg.N))
+        p.levels.log_scale.copy_(u.reshape(-1, cfg.M).std(0).log())
+        # Hyper-latents: principal components of the log energies of 4x4 latents, weighted by how often a channel is
+        # coded at all at a middle quality; back to the log energies by ridge regression.
+        level = p.condition(torch.linspace(QUALITY_MIN, QUALITY_MAX, cfg.levels)[cfg.levels // 2 : cfg.levels // 2 + 1])
+        energy = p.h_a.log_energy(u * level.g, level).reshape(-1, cfg.M)
+        weight = (level.gs**2 / (1 + level.gs**2)).flatten()
+        m, q = _principal_components(energy * weight, cfg.N)
+        _set(p.h_a.linear, (weight[:, None] * q).T, -(m @ q))
+        z = F.linear(energy, p.h_a.linear.weight, p.h_a.linear.bias)
+        A = torch.cat([z, torch.ones(len(z), 1)], dim=1).double()
+        back = torch.linalg.solve(A.T @ A + 1e-3 * torch.eye(cfg.N + 1), A.T @ energy.double()).float()
+        # E log|v| of a normal v lies below log(sigma) by a constant: 0.23 for the mean magnitude, log(sqrt(pi / 2))
+        _set(p.h_s.linear, back[:-1].T, back[-1] + 0.5 * math.log(math.pi / 2))
+        p.z_prior.log_std.copy_(z.std(0).log())
+        p.z_prior.mean.zero_()
+
+
+def _principal_components(v: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Rows (S, D) -> their mean (D,) and the n leading eigenvectors of their covariance (D, n)."""
+    m = v.mean(0)
+    _, q = torch.linalg.eigh(((v - m).T @ (v - m) / len(v)).double())
+    return m, q.flip(1)[:, :n].float()
+
+
+def _set(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)

@@ -1,0 +1,139 @@
+"""Gaussian latents whose means and scales come from hyper-latents, from a context, or from both.
+
+Minnen, Balle, Toderici: "Joint autoregressive and hierarchical priors for learned image compression", NeurIPS 2018.
+
+    y --+--> h_a --> z --> z_hat --> h_s --> psi --+
+        |                                         +--> entropy parameters --> mu, sigma;  y_hat = mu + round(y - mu)
+        +--> y_hat (positions before) -> context -> phi --+
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lichen.coding.coder import Coder, code_batch
+from lichen.coding.exact import freeze
+from lichen.layers.bounds import straight_through
+from lichen.priors import gaussian
+from lichen.priors.context import KERNEL, Front, fronts
+
+
+class JointPrior(nn.Module):
+    """p(y) = p(z) prod_i N(y_i; mu_i, sigma_i) * U, channels last.
+
+    The parts are modules; `level` is whatever `condition` makes of a quality (None for a network of one quality):
+        h_a(y, level) -> z                                   (B, h, w, M) -> (B, h/4, w/4, N)
+        z_prior(z, level) -> z_hat, bits                     bits: (B,)
+        h_s(z_hat, level) -> psi                             (B, h, w, P)
+        context(seen(y_hat, level)) -> phi                   (B, h, w, Q)
+        entropy_parameters(psi, phi, level) -> mu, sigma     (B, h, w, M) each
+    Without hyper-latents (h_a None) psi is None; without a context phi is None.
+    """
+
+    channels: int  # M
+    h_a: Any
+    h_s: Any
+    z_prior: Any
+    context: Any
+    entropy_parameters: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    def condition(self, quality: Tensor | None) -> Any:
+        """Qualities (B,) -> what the parts need to know of them."""
+        return None
+
+    def seen(self, y_hat: Tensor, level: Any) -> Tensor:
+        """Latents (B, h, w, M) as the context reads them."""
+        return y_hat
+
+    def parameters_of(self, psi: Tensor | None, y_hat: Tensor, level: Any) -> tuple[Tensor, Tensor]:
+        """mu, sigma at all positions (B, h, w, M), given all of y_hat."""
+        phi = None if self.context is None else self.context(self.seen(y_hat, level))
+        mu, sigma = self.entropy_parameters(psi, phi, level)
+        return mu, sigma
+
+    def forward(self, y: Tensor, level: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training: y_hat with straight-through gradients, and the bits {"y": (B,), "z": (B,)} of y with uniform noise.
+
+        The context is shown what the decoder will see, mu + round(y - mu); a first pass without gradients finds mu.
+        """
+        bits: dict[str, Tensor] = {}
+        psi = None
+        if self.h_a is not None:
+            z_hat, bits["z"] = self.z_prior(self.h_a(y, level), level)
+            psi = self.h_s(z_hat, level)
+        seen = y
+        if self.context is not None:
+            with torch.no_grad():
+                mu, _ = self.parameters_of(psi, torch.round(y), level)
+                seen = mu + torch.round(y - mu)
+            seen = straight_through(seen, y)
+        mu, sigma = self.parameters_of(psi, seen, level)
+        y_hat = straight_through(mu + torch.round(y - mu), y)
+        noisy = y + torch.rand_like(y) - 0.5
+        bits["y"] = gaussian.bits(noisy - mu, sigma).flatten(1).sum(1)
+        return y_hat, bits
+
+    def frozen(self) -> Self:
+        """A copy whose `condition` and `code` are exact. h_a, which only the encoder runs, stays as it is."""
+        frozen = freeze(self)
+        frozen.h_a = self.h_a
+        return frozen
+
+    @torch.no_grad()
+    def code(self, coders: Sequence[Coder], y: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
+        """Frozen: code y (B, h, w, M), or read it where y is None, one coder a picture, all of one quality.
+
+        `shape` is (h, w), any size. Returns y_hat (B, h, w, M) float64, the same bits wherever it runs. The walk is
+        one for encoder, decoder and meter: front by front, the latents of a front sorted by table.
+        """
+        (h, w), B = shape, len(coders)
+        psi = None
+        if self.h_a is not None:
+            z = None if y is None else self.h_a(_pad_to_multiple(y, 4), level)
+            z_hat = self.z_prior.code(coders, z, level, (-(-h // 4), -(-w // 4)))
+            psi = self.h_s(z_hat, level)[:, :h, :w].flatten(0, 2)
+        y = None if y is None else y.double().flatten(0, 2)
+        r, M = KERNEL // 2, self.channels
+        device = self.device
+        y_hat = torch.empty(B * h * w, M, dtype=torch.float64, device=device)
+        seen = torch.zeros(B * (h + r) * (w + 2 * r), M, dtype=torch.float64, device=device)
+        for front in fronts(B, h, w) if self.context is not None else [_everything(B, h, w)]:
+            phi = None
+            if self.context is not None:
+                neighbours = seen.index_select(0, front.neighbours.to(device))
+                phi = self.context(neighbours.unflatten(0, (len(front.at), -1)))[None, None]
+            at = front.at.to(device)
+            psi_at = None if psi is None else psi.index_select(0, at)[None, None]
+            mu, index = (t[0, 0] for t in self.entropy_parameters(psi_at, phi, level))
+            residual = None if y is None else y.index_select(0, at).sub_(mu).round_()
+            values = mu + code_batch("y", coders, gaussian.tables(), index, residual)
+            y_hat.index_copy_(0, at, values)
+            if self.context is not None:
+                seen.index_copy_(0, front.padded.to(device), self.seen(values[None, None], level)[0, 0])
+        return y_hat.view(B, h, w, M)
+
+
+@functools.lru_cache(maxsize=64)
+def _everything(B: int, h: int, w: int) -> Front:
+    at = torch.arange(B * h * w)
+    return Front(at, at, at)
+
+
+def _pad_to_multiple(y: Tensor, n: int) -> Tensor:
+    """(B, h, w, M), edges repeated at the bottom and on the right."""
+    _, h, w, _ = y.shape
+    if h % n == 0 and w % n == 0:
+        return y
+    return F.pad(y.permute(0, 3, 1, 2), (0, -w % n, 0, -h % n), mode="replicate").permute(0, 2, 3, 1)
