@@ -5,9 +5,25 @@ class LichenError(Exception):
     """Anything Lichen refuses, in a sentence that says what to do. The command line prints it and exits with 1."""
 
 
-class WeightsError(LichenError):
-    """Weights that do not fit: unknown, of another model, or too large for exact coding."""
+class NotLichenError(LichenError):
+    """The data is no .lichen file at all: its first bytes are another format's."""
 
 
 class DamagedError(LichenError):
-    """A file that is not what its encoder wrote."""
+    """A .lichen file that was cut short, altered, or holds what no writer writes."""
+
+
+class VersionError(LichenError):
+    """A .lichen file that needs a newer Lichen."""
+
+
+class WeightsError(LichenError):
+    """A model that is not known, or weights that are missing, unreadable, or not those a file was written with."""
+
+
+class PictureError(LichenError):
+    """A picture that cannot be read, is of a kind that is not supported, or cannot be written as asked."""
+
+
+class LimitError(LichenError):
+    """A picture larger than the limits of the format or the limit on pixels that the caller set."""

@@ -17,13 +17,17 @@ PRECISION = 24
 def integer_frequencies(pmf: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Probabilities (n,) that sum to at most 1 -> frequencies (n,) of at least 1 that sum to 2^24.
 
-    What rounding leaves goes to the most likely symbol. Only multiplication and floor: exact for exact input.
+    Each gets 1 and its share of the rest rounded down; what is left goes by one to those that lost most, and beyond
+    that to the most likely. Element by element and sorting alone: exact for exact input.
     """
     n = len(pmf)
-    k = np.floor(np.asarray(pmf, np.float64) * float(2**PRECISION - n)).astype(np.int64) + 1
-    k[int(np.argmax(k))] += 2**PRECISION - int(k.sum())
-    if int(k.min()) < 1:
+    share = np.asarray(pmf, np.float64) * float(2**PRECISION - n)
+    k = np.floor(share).astype(np.int64) + 1
+    left = 2**PRECISION - int(k.sum())
+    if left < 0:
         raise ValueError("probabilities sum to more than 1")
+    k[np.argsort(np.floor(share) - share, kind="stable")[:left]] += 1
+    k[int(np.argmax(k))] += max(0, left - n)
     return k
 
 

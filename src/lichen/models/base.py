@@ -21,6 +21,8 @@ class Model(nn.Module):
 
     stride = 16  # pixels a latent, to each side
     variable_rate = False  # whether one set of weights serves qualities 1 to 100
+    name = ""  # in the registry
+    cfg: Any  # the frozen dataclass of its hyper-parameters
     prior: Any
 
     def __init__(self) -> None:
@@ -34,6 +36,13 @@ class Model(nn.Module):
     def synthesise(self, y_hat: Tensor, quality: Tensor | None) -> Tensor:
         """The way back, in float32; values outside 0..1 are possible."""
         raise NotImplementedError
+
+    def lmbda_of(self, quality: Tensor) -> Tensor:
+        """What lmbda a quality (B,) stands for; models of variable rate alone."""
+        raise NotImplementedError
+
+    def start_from(self, crops: Tensor) -> None:  # noqa: B027 (a hook that most models leave empty)
+        """Set the weights from training crops (B, 3, 64, 64) in 0..1 before the first step, where a model can."""
 
     def forward(self, x: Tensor, quality: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """x_hat and the bits {"y": (B,), ...} that latents cost.

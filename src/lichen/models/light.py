@@ -268,8 +268,8 @@ class Light(Model):
         return lmbda_of(quality)
 
     @torch.no_grad()
-    def start_from_data(self, crops: Tensor) -> None:
-        """Karhunen-Loeve transform and log-energy hyperprior. crops: (B, 3, 64, 64) in 0..1, some thousands.
+    def start_from(self, crops: Tensor) -> None:
+        """Karhunen-Loeve transform and log-energy hyperprior. crops: (B, 3, H, W) in 0..1, some thousands of 64x64.
 
         Steps after high-rate theory: with gain g the rounding error of u has the variance 1 / (12 g^2), and
         dD/dR = 0 at lmbda * 255^2 * MSE + bits asks for g = sqrt(lmbda / 4e-4) over orthonormal coefficients.

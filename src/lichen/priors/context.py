@@ -94,7 +94,7 @@ def fronts(B: int, h: int, w: int) -> list[Front]:
     rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     number = (slope * rows + columns).flatten()
     order = torch.argsort(number, stable=True)
-    sizes = torch.bincount(number).tolist()
+    sizes = torch.unique_consecutive(number[order], return_counts=True)[1].tolist()
     stride = w + 2 * r
     taps = torch.tensor([i * stride + j for i, j in causal_taps()])
     result = []

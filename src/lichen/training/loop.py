@@ -1,8 +1,8 @@
 """The training loop: any model of the registry, on one processor or many.
 
-Started by torchrun it runs one process a device (Lightning Fabric carries gradients between them). All randomness of
-a step comes from (seed, process, step), and a checkpoint holds weights, their average, the optimizer, the step and the
-seconds spent, so that a training which stops and resumes is the training that did not stop.
+Started by torchrun it runs one process a device; Lightning Fabric places the model and averages gradients. All
+randomness of a step comes from (seed, process, step), and a checkpoint holds weights, their average, the optimizer, the
+step and the seconds spent: a training that stops and resumes is the training that did not stop.
 """
 
 from __future__ import annotations
@@ -12,26 +12,29 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from lichen.models.light import PRESETS, QUALITY_MAX, QUALITY_MIN, Light, lmbda_of
-from lichen.training.data import Pictures, load_pictures, random_crops
+from lichen.errors import LichenError
+from lichen.models import create
+from lichen.models.base import Model
+from lichen.models.weights import save as save_weights
+from lichen.training.data import DataError, Pictures, load_pictures, random_crops
 from lichen.training.loss import bits_per_pixel, rate_distortion, squared_error
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a training, saved beside its weights."""
+    """Everything that decides a training; saved as config.json beside its weights."""
 
     data: list[str]
     out: str
@@ -39,32 +42,41 @@ class TrainConfig:
     preset: str = "default"
     minutes: float = 60.0  # of training in all, over all resumes
     pause_after: float = math.inf  # minutes after which this run stops, to be resumed
-    lr: float = 2e-3
-    warmup: int = 1000  # steps
+    lmbda: float = 0.013  # rate against distortion, for models of one quality
+    lr: float = 2e-3  # at its peak
+    warmup: int = 2000  # steps
     betas: tuple[float, float] = (0.9, 0.99)
-    batch: int = 4  # crops a process
+    batch: int = 4  # crops a process and step
     crop: int = 128
     clip: float = 1.0  # norm of the gradient
     average: float = 0.999  # decay of the moving average of weights
     precision: str = "auto"  # auto, 32-true or bf16-mixed
     seed: int = 0
-    start_crops: int = 3000  # crops of 64x64 for the start from data
+    start_crops: int = 3000  # of 64x64, for models that start from data
     checkpoint_seconds: float = 100.0
     validate_seconds: float = 600.0
     cache: str = field(default_factory=lambda: str(Path.home() / ".cache" / "lichen" / "pixels"))
 
 
+@dataclass
+class Progressed:
+    """How far a training is."""
+
+    step: int = 0
+    seconds: float = 0.0
+
+
 def choose_precision() -> str:
-    """bf16-mixed where this machine multiplies bfloat16 at least 1.5 times faster than float32, else 32-true."""
+    """bf16-mixed on a GPU, and where this processor multiplies bfloat16 1.5 times faster than float32; else 32-true."""
     if torch.cuda.is_available():
         return "bf16-mixed"
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(4096, 256, dtype=dtype), torch.randn(256, 256, dtype=dtype)
+        a, b = torch.randn(4096, 256).to(dtype), torch.randn(256, 256).to(dtype)
         best = math.inf
         for _ in range(5):
             t = time.perf_counter()
-            a @ b
+            torch.mm(a, b)
             best = min(best, time.perf_counter() - t)
         seconds.append(best)
     return "bf16-mixed" if seconds[0] > 1.5 * seconds[1] else "32-true"
@@ -72,149 +84,216 @@ def choose_precision() -> str:
 
 def cosine(done: float, step: int, warmup: int) -> float:
     """Factor of the learning rate: linear over `warmup` steps, cosine to zero over the share `done` of the training."""
-    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def step_seed(*numbers: int) -> int:
+    """A seed for torch from (seed, process, step)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def qualities(model: Model, count: int, config: TrainConfig, u: Tensor) -> tuple[Tensor | None, Tensor]:
+    """u (count,) in 0..1 -> qualities (None for a model of one) and lmbda, (count,)."""
+    if not model.variable_rate:
+        return None, torch.full((count,), config.lmbda)
+    quality = 1 + 99 * u
+    return quality, model.lmbda_of(quality)
 
 
 @torch.no_grad()
-def validate(net: nn.Module, pictures: Pictures, crop: int = 256, count: int = 36, batch: int = 6) -> dict[str, float]:
-    """Loss, bpp and PSNR (dB, mean over crops) on fixed held-out crops, qualities spread evenly from 1 to 100."""
-    size = min([crop] + [min(p.shape[:2]) // 64 * 64 for p in pictures.held_out])
-    x = random_crops(pictures.held_out, count, size, [0, 0, 7])
-    quality = torch.linspace(QUALITY_MIN, QUALITY_MAX, count)
-    sums = torch.zeros(3)
+def validate(model: Model, pictures: Pictures, config: TrainConfig, count: int = 36, batch: int = 6) -> dict[str, float]:
+    """Loss, bpp and PSNR (dB) on fixed held-out crops of up to 256x256, qualities spread evenly; the training's noise."""
+    size = min([256] + [min(p.shape[:2]) // 64 * 64 for p in pictures.held_out])
+    x = random_crops(pictures.held_out, count, size, [7])
+    model.train()
+    rows = []
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for xs, qs in zip(x.split(batch), quality.split(batch), strict=True):
-            x_hat, bits = net(xs, qs)
+        for xs, us in zip(x.split(batch), torch.linspace(0, 1, count).split(batch), strict=True):
+            quality, lmbda = qualities(model, len(xs), config, us)
+            x_hat, bits = model(xs, quality)
             bpp, mse = bits_per_pixel(bits, xs), squared_error(x_hat, xs)
-            loss = rate_distortion(bpp, mse, lmbda_of(qs))
-            sums += torch.stack([loss * len(xs), bpp.sum(), (-10 * mse.log10()).sum()])
-    loss, bpp, psnr = (sums / count).tolist()
-    return {"loss": loss, "bpp": bpp, "psnr": psnr}
-
-
-def write_atomic(path: Path, save: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    save(part)
-    os.replace(part, path)
+            rows.append([float(rate_distortion(bpp, mse, lmbda)), float(bpp.mean()), float((-10 * mse.log10()).mean())])
+    loss, bpp_, psnr = np.mean(rows, axis=0).tolist()
+    return {"loss": loss, "bpp": bpp_, "psnr": psnr}
 
 
 class Average:
-    """Exponential moving average of a network's parameters, with a shorter memory at the start."""
+    """Exponential moving average of a network's state, with a shorter memory at the start."""
 
-    def __init__(self, net: nn.Module, decay: float) -> None:
+    def __init__(self, net: Model, decay: float) -> None:
         self.decay = decay
         self.values = {k: v.detach().clone() for k, v in net.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, net: nn.Module, step: int) -> None:
+    def update(self, net: Model, step: int) -> None:
+        """Take in the weights of a step."""
         decay = min(self.decay, (step + 1) / (step + 10))
         current = net.state_dict()
         torch._foreach_lerp_(list(self.values.values()), [current[k] for k in self.values], 1 - decay)
 
+    def model(self, like: Model, config: TrainConfig) -> Model:
+        """A model of the averaged weights, on the CPU."""
+        averaged = create(like.name, config.preset)
+        averaged.load_state_dict(self.values)
+        return averaged
 
-def train(config: TrainConfig, resume: bool = False, console: Console | None = None) -> Path:
-    """Train, and return the path of the averaged weights (safetensors).
 
-    `config.out` receives config.json, checkpoint.pt, weights.safetensors and log.csv.
-    """
-    precision = choose_precision() if config.precision == "auto" else config.precision
+class Log:
+    """log.csv, and TensorBoard scalars where that is installed."""
+
+    FIELDS = ("loss", "bpp", "psnr")
+
+    def __init__(self, out: Path, resume: bool) -> None:
+        self.path = out / "log.csv"
+        if not (resume and self.path.exists()):
+            self.path.write_text("step,seconds,split,loss,bpp,psnr\n")
+        self.board: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+        except ModuleNotFoundError:
+            pass
+
+    def write(self, at: Progressed, split: str, row: dict[str, float]) -> None:
+        """One row; loss, bpp, PSNR in dB."""
+        with self.path.open("a", newline="") as f:
+            csv.writer(f).writerow([at.step, f"{at.seconds:.1f}", split, *(f"{row[k]:.5f}" for k in self.FIELDS)])
+        if self.board is not None:
+            for k in self.FIELDS:
+                self.board.add_scalar(f"{split}/{k}", row[k], at.step)
+
+
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a file beside `path`, then put it in place."""
+    part = path.with_name(path.name + ".part")
+    write(part)
+    part.replace(path)
+
+
+def _fabric(precision: Any) -> Fabric:
     processes = int(os.environ.get("WORLD_SIZE", 1))
+    gpus = torch.cuda.is_available()
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if processes > 1 else 1
+    nodes = processes // devices
     fabric = Fabric(
-        accelerator="auto", strategy="ddp" if processes > 1 else "auto", precision=precision, devices="auto" if processes == 1 else processes
-    ) if torch.cuda.is_available() else Fabric(accelerator="cpu", strategy="ddp" if processes > 1 else "auto", precision=precision, devices=processes)
+        accelerator="cuda" if gpus else "cpu",
+        strategy="ddp" if processes > 1 else "auto",
+        devices=devices,
+        num_nodes=nodes,
+        precision=precision,
+    )
     fabric.launch()
-    rank, out = fabric.global_rank, Path(config.out)
+    return fabric
+
+
+def _load_checkpoint(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise LichenError(f"there is no checkpoint at {path}: train without --resume first")
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state
+
+
+def train(config: TrainConfig, resume: bool = False, console: Console | None = None) -> Path | None:
+    """Train, and return the path of the averaged weights (safetensors); None in processes other than the first.
+
+    `config.out` receives config.json, checkpoint.pt, weights.safetensors and log.csv. Raises DataError for folders that
+    cannot be trained on and WeightsError for an unknown model or preset.
+    """
+    if config.crop % 64:
+        raise DataError(f"crops of {config.crop} are no multiple of 64")
+    out = Path(config.out)
+    state = _load_checkpoint(out / "checkpoint.pt") if resume else None
+    net = create(config.model, config.preset)
+    fabric = _fabric(choose_precision() if config.precision == "auto" else config.precision)
+    rank, processes = fabric.global_rank, fabric.world_size
     out.mkdir(parents=True, exist_ok=True)
-    if rank == 0:
-        pictures = load_pictures(config.data, Path(config.cache), config.crop)
-    fabric.barrier()
-    if rank != 0:
+    with fabric.rank_zero_first():
         pictures = load_pictures(config.data, Path(config.cache), config.crop)
 
-    torch.manual_seed(config.seed)
-    net = Light(PRESETS[config.preset])
-    checkpoint_path = out / "checkpoint.pt"
-    step, spent = 0, 0.0
-    state = torch.load(checkpoint_path, weights_only=True) if resume else None
-    if state:
-        net.load_state_dict(state["model"])
-        step, spent = state["step"], state["seconds"]
-    else:
-        net.start_from_data(random_crops(pictures.training, config.start_crops, 64, [config.seed, 0, 2**40], places=1))
+    at = Progressed()
     average = Average(net, config.average)
-    if state:
-        average.values = state["average"]
+    if state is not None:
+        net.load_state_dict(state["model"])
+        average.values, at = state["average"], Progressed(state["step"], state["seconds"])
+    else:
+        torch.manual_seed(step_seed(config.seed))
+        net = create(config.model, config.preset)
+        net.start_from(random_crops(pictures.training, config.start_crops, 64, [config.seed, 2**20], places=1))
+        average = Average(net, config.average)
     opt: Any = torch.optim.AdamW(
         [p for p in net.parameters() if p.requires_grad], config.lr, betas=config.betas, weight_decay=0.0, fused=True
     )
-    if state:
+    if state is not None:
         opt.load_state_dict(state["optimizer"])
+    net.train()
     model, opt = fabric.setup(net, opt)
-    log_path = out / "log.csv"
-    if rank == 0:
-        (out / "config.json").write_text(json.dumps(asdict(config), indent=2))
-        if not (resume and log_path.exists()):
-            log_path.write_text("step,seconds,split,loss,bpp,psnr\n")
-
-    def log(split: str, **row: float) -> None:
-        with open(log_path, "a", newline="") as f:
-            csv.writer(f).writerow([step, f"{spent:.1f}", split] + [f"{row[k]:.5f}" for k in ("loss", "bpp", "psnr")])
+    average.values = {k: v.to(fabric.device) for k, v in average.values.items()}
+    log = Log(out, resume) if rank == 0 else None
+    if log is not None:
+        write_atomic(out / "config.json", lambda p: p.write_text(json.dumps(asdict(config), indent=2)))
 
     def save() -> None:
-        state = {"model": net.state_dict(), "average": average.values, "optimizer": opt.state_dict(), "step": step, "seconds": spent}
-        write_atomic(checkpoint_path, lambda p: torch.save(state, p))
-        write_atomic(out / "weights.safetensors", lambda p: save_file({k: v.contiguous() for k, v in average.values.items()}, p))
+        state = {
+            "model": net.state_dict(),
+            "average": average.values,
+            "optimizer": opt.state_dict(),
+            "step": at.step,
+            "seconds": at.seconds,
+        }
+        write_atomic(out / "checkpoint.pt", lambda p: torch.save(state, p))
+        save_weights(average.model(net, config), out / "weights.safetensors")
 
     def check() -> None:
-        averaged = Light(net.cfg)
-        averaged.load_state_dict(average.values)
-        log("held-out", **validate(averaged, pictures))
+        assert log is not None
+        log.write(at, "held-out", validate(average.model(net, config), pictures, config))
 
-    began, before = time.monotonic(), spent
-    saved = checked = time.monotonic()
+    began, before = time.monotonic(), at.seconds
+    saved = checked = began
     running: dict[str, float] = {}
-    columns = [BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn()]
+    columns = (BarColumn(20), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=rank != 0) as progress:
         bar = progress.add_task("", total=1.0)
-        done = spent / 60 / config.minutes
         while True:
-            if step % 10 == 0:  # all processes agree on the time
-                spent = fabric.broadcast(before + time.monotonic() - began)
-                done = spent / 60 / config.minutes
+            if at.step % 10 == 0:  # the first process's clock is everyone's
+                at.seconds = fabric.broadcast(before + time.monotonic() - began)
                 if rank == 0 and time.monotonic() - saved > config.checkpoint_seconds:
                     save()
                     saved = time.monotonic()
                 if rank == 0 and time.monotonic() - checked > config.validate_seconds:
                     check()
                     checked = time.monotonic()
-                if done >= 1 or (spent - before) / 60 >= config.pause_after:
+                if at.seconds / 60 >= config.minutes or (at.seconds - before) / 60 >= config.pause_after:
                     break
+            done = at.seconds / 60 / config.minutes
             for group in opt.param_groups:
-                group["lr"] = config.lr * cosine(done, step, config.warmup)
-            x = random_crops(pictures.training, config.batch, config.crop, [config.seed, rank, step]).to(fabric.device)
-            torch.manual_seed(hash((config.seed, rank, step)) % 2**31)
-            quality = (QUALITY_MIN + torch.rand(config.batch) * (QUALITY_MAX - QUALITY_MIN)).to(fabric.device)
-            x_hat, bits = model(x, quality)
+                group["lr"] = config.lr * cosine(done, at.step, config.warmup)
+            x = random_crops(pictures.training, config.batch, config.crop, [config.seed, rank, at.step])
+            torch.manual_seed(step_seed(config.seed, rank, at.step))
+            quality, lmbda = qualities(net, config.batch, config, torch.rand(config.batch))
+            x, lmbda = x.to(fabric.device), lmbda.to(fabric.device)
+            x_hat, bits = model(x, None if quality is None else quality.to(fabric.device))
             bpp, mse = bits_per_pixel(bits, x), squared_error(x_hat, x)
-            loss = rate_distortion(bpp, mse, lmbda_of(quality))
+            loss = rate_distortion(bpp, mse, lmbda)
             opt.zero_grad(set_to_none=True)
             fabric.backward(loss)
             fabric.clip_gradients(model, opt, max_norm=config.clip)
             opt.step()
-            average.update(net, step)
-            step += 1
-            if rank == 0:
+            average.update(net, at.step)
+            at.step += 1
+            if log is not None:
                 now = {"loss": loss.item(), "bpp": bpp.mean().item(), "psnr": -10 * math.log10(mse.mean().item())}
                 running = {k: 0.98 * running.get(k, v) + 0.02 * v for k, v in now.items()}
-                if step % 50 == 0:
-                    speed = step * 0 + config.batch * processes * config.crop**2 / 1e6
-                    text = f"step {step} loss {running['loss']:.3f} {running['bpp']:.3f} bpp {running['psnr']:.2f} dB"
-                    progress.update(bar, completed=min(1.0, done), description=text)
-                if step % 250 == 0:
-                    log("training", **running)
-        if rank == 0:
+                if at.step % 10 == 0:
+                    steps_a_second = at.step / max(at.seconds, 1e-9)
+                    speed = steps_a_second * config.batch * processes * config.crop**2 / 1e6
+                    text = f"{at.step} loss {running['loss']:.2f} {running['bpp']:.3f} bpp {running['psnr']:.2f} dB"
+                    progress.update(bar, completed=min(1.0, done), description=f"{text} {speed:.2f} Mpx/s")
+                if at.step % 250 == 0:
+                    log.write(at, "training", running)
+        if log is not None:
             check()
             save()
     fabric.barrier()
-    return out / "weights.safetensors"
+    return out / "weights.safetensors" if rank == 0 else None

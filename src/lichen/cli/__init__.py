@@ -1,0 +1,40 @@
+"""The command line: one file a command, each thin: parse, call, print.
+
+Exit status: 0 done, 1 something was refused (one sentence on standard error says what), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lichen.cli import decode, encode, info, models, train
+from lichen.errors import LichenError
+from lichen.version import __version__
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    p = argparse.ArgumentParser(prog="lichen", description="Learned image compression.")
+    p.add_argument("--version", action="version", version=f"lichen {__version__}")
+    commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (encode, decode, info, models, train):
+        command.add_parser(commands)
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status."""
+    args = parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except LichenError as e:
+        print(f"lichen: {e}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        print("lichen: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,52 @@
+"""`lichen info`: what a .lichen file says of itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lichen.errors import LichenError
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    p = commands.add_parser("info", help="header and parts of .lichen files", description="Describe .lichen files.")
+    p.add_argument("inputs", nargs="+", metavar="FILE", help=".lichen files; - reads standard input")
+    p.add_argument("--json", action="store_true", help="one JSON object a file")
+    p.set_defaults(run=run)
+
+
+NAMES = {"HEAD": "header", "TILE": "latents", "ALPH": "alpha", "ICCP": "ICC profile", "EXIF": "EXIF", "XMP ": "XMP"}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Describe each file."""
+    from lichen.codec import describe
+
+    failed = 0
+    for source in args.inputs:
+        try:
+            d = describe(sys.stdin.buffer.read() if source == "-" else Path(source))
+        except LichenError as e:
+            print(f"lichen: {source}: {e}", file=sys.stderr)
+            failed = 1
+            continue
+        if args.json:
+            d["parts"] = [{"type": t.strip(), "offset": o, "bytes": n} for t, o, n in d["parts"]]
+            print(json.dumps({"file": source, **d}))
+            continue
+        quality = "fixed" if d["quality"] is None else f"{d['quality']:g}"
+        print(f"{source}: {d['width']} x {d['height']}, {d['colour']}, {d['bytes']:,} bytes, {d['bits_per_pixel']:.4f} bpp")
+        print(f"  model    {d['model']}, weights {d['weights']}, quality {quality}")
+        sizes: dict[str, list[int]] = {}
+        for kind, _, n in d["parts"]:
+            sizes.setdefault(kind, []).append(n)
+        for kind, list_ in sizes.items():
+            times = f" in {len(list_)} tiles" if kind == "TILE" and len(list_) > 1 else ""
+            print(f"  {NAMES.get(kind, kind):<12} {sum(list_):>12,} bytes{times}")
+        rest = d["bytes"] - sum(sum(v) for v in sizes.values())
+        print(f"  {'framing':<12} {rest:>12,} bytes")
+    return failed

@@ -1,0 +1,348 @@
+"""The .lichen file: a signature, then chunks, each with its length and checksum, in the manner of PNG (RFC 2083).
+
+    \\x89 L I C \\r \\n \\x1a \\n | HEAD | TILE ... TILE | ALPH? ICCP? EXIF? "XMP "?
+
+    chunk: type (4 ASCII bytes), length (LEB128), payload, CRC-32 of all three (big endian)
+
+docs/format.md gives every byte. Reading checks everything before it allocates: memory stays within a small multiple of
+the input's length whatever its numbers claim, and nothing but a `LichenError` is raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from lichen.errors import DamagedError, LimitError, NotLichenError, VersionError
+
+SIGNATURE = b"\x89LIC\r\n\x1a\n"
+"""A byte above 127, the name, and the line ends and end-of-file mark that a transfer as text would change."""
+
+VERSION = 1
+MAX_SIDE = 2**24  # pixels, of the stored picture
+TILE_UNIT = 64  # pixels
+OPTIONAL = ("ALPH", "ICCP", "EXIF", "XMP ")
+"""Chunks that may follow the tiles, in the order in which they are written."""
+
+_VARINT_BYTES = 5
+_SMALLEST_CHUNK = 4 + 1 + 4
+_ANOTHER_COPY = "the file is damaged, get another copy"
+
+Buffer = bytes | bytearray | memoryview
+
+
+# ---- the parts -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a reader must know before it decodes.
+
+    Raises ValueError for values that no file can hold, LimitError for a picture of more than 2^24 pixels a side.
+    """
+
+    model: int | str  # permanent number of the models' registry, 1..255, or the name of a model outside of it
+    weights: bytes  # the first 8 bytes of the weights' SHA-256
+    quality: int  # 0..65535, in units of 1/256; 0 for a model of one rate
+    width: int  # pixels, 1..2^24
+    height: int
+    tile: int = 0  # side of the tiles in units of 64 pixels; 0 where the whole picture is one tile
+    grey: bool = False  # one channel instead of RGB
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(f"format version {self.version} cannot be written")
+        if isinstance(self.model, str):
+            if not 1 <= len(self.model.encode("utf-8", "surrogatepass")) <= 255 or not self.model.isprintable():
+                raise ValueError("a model's name has 1 to 255 bytes of UTF-8, all printable")
+        elif not 1 <= self.model <= 255:
+            raise ValueError(f"model number {self.model} is not in 1..255")
+        if len(self.weights) != 8:
+            raise ValueError(f"the weights are named by 8 bytes, not {len(self.weights)}")
+        if not 0 <= self.quality <= 0xFFFF:
+            raise ValueError(f"quality {self.quality} is not in 0..65535")
+        if not 0 <= self.tile <= MAX_SIDE // TILE_UNIT:
+            raise ValueError(f"tile side {self.tile} is not in 0..{MAX_SIDE // TILE_UNIT}")
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"a picture of {self.width}x{self.height} pixels is empty")
+        if max(self.width, self.height) > MAX_SIDE:
+            raise LimitError(
+                f"the picture has {self.width}x{self.height} pixels and a .lichen file takes {MAX_SIDE} to a side: "
+                "cut it into parts"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        if not self.tile:
+            return 1, 1
+        side = self.tile * TILE_UNIT
+        return -(-self.height // side), -(-self.width // side)
+
+
+@dataclass
+class Container:
+    """A whole file: header, the tiles' coded bytes in raster order, and the optional chunks' payloads by type."""
+
+    header: Header
+    tiles: list[bytes]
+    chunks: dict[str, bytes] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The file. ValueError where the tiles do not fit the header's sizes or a chunk's type is not in `OPTIONAL`."""
+        rows, columns = self.header.grid
+        if len(self.tiles) != rows * columns:
+            raise ValueError(f"{len(self.tiles)} tiles for a grid of {rows}x{columns}")
+        if unknown := self.chunks.keys() - set(OPTIONAL):
+            raise ValueError(f"no chunk is called {', '.join(sorted(unknown))}")
+        extra = [_chunk(t.encode(), self.chunks[t]) for t in OPTIONAL if t in self.chunks]
+        head = _chunk(b"HEAD", _head_payload(self.header, len(self.tiles) + len(extra)))
+        return b"".join([SIGNATURE, head, *(_chunk(b"TILE", tile) for tile in self.tiles), *extra])
+
+    @classmethod
+    def from_bytes(cls, data: Buffer) -> Container:
+        """Read a whole file and check all of it.
+
+        Raises NotLichenError for another format, VersionError for a file that needs a newer Lichen, DamagedError for
+        everything else that no writer writes.
+        """
+        view = memoryview(data).toreadonly().cast("B")
+        header, count, at = _read_head(view)
+        rows, columns = header.grid
+        tiles: list[bytes] = []
+        chunks: dict[str, bytes] = {}
+        for part in _read_chunks(view, count, at):
+            if part.type == "TILE":
+                if chunks or len(tiles) == rows * columns:
+                    raise DamagedError(f"a tile is where none belongs: {_ANOTHER_COPY}")
+                tiles.append(_payload(view, part))
+            elif part.type in OPTIONAL:
+                if len(tiles) != rows * columns or part.type in chunks:
+                    raise DamagedError(f"chunk {part.type.strip()} is where none belongs: {_ANOTHER_COPY}")
+                chunks[part.type] = _payload(view, part)
+            elif part.type == "HEAD":
+                raise DamagedError(f"there is a second header: {_ANOTHER_COPY}")
+            elif part.type[0].isupper():
+                raise VersionError(f"the file has a part called {part.type} that needs a newer Lichen: upgrade lichen")
+        if len(tiles) != rows * columns:
+            raise DamagedError(f"{len(tiles)} of {rows * columns} tiles are there: {_ANOTHER_COPY}")
+        return cls(header, tiles, chunks)
+
+
+class Part(NamedTuple):
+    """Where a chunk's payload lies: data[offset : offset + length]. The chunk has 8 bytes more and its varint."""
+
+    type: str
+    offset: int
+    length: int
+
+
+def parts(data: Buffer) -> list[Part]:
+    """All chunks of a file, header first, unknown ones too; checks as `Container.from_bytes` but for the tiles' count."""
+    view = memoryview(data).toreadonly().cast("B")
+    _, count, at = _read_head(view)
+    return [_read_chunk(view, len(SIGNATURE))[0], *_read_chunks(view, count, at)]
+
+
+def header_only(data: Buffer) -> Header:
+    """The header from a file's first bytes (512 always suffice). Raises as `Container.from_bytes`."""
+    return _read_head(memoryview(data).toreadonly().cast("B"))[0]
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _varint(value: int) -> bytes:
+    """Unsigned LEB128: 7 bits a byte, lowest first, the top bit set in all but the last."""
+    if not 0 <= value < 1 << 7 * _VARINT_BYTES:
+        raise ValueError(f"{value} does not fit {_VARINT_BYTES} bytes")
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _chunk(kind: bytes, payload: bytes) -> bytes:
+    start = kind + _varint(len(payload))
+    return b"".join([start, payload, struct.pack(">I", zlib.crc32(payload, zlib.crc32(start)))])
+
+
+def _head_payload(header: Header, count: int) -> bytes:
+    if isinstance(header.model, str):
+        name = header.model.encode()
+        model = bytes([0, len(name)]) + name
+    else:
+        model = bytes([header.model])
+    return b"".join(
+        [
+            bytes([header.version]),
+            model,
+            header.weights,
+            struct.pack(">H", header.quality),
+            _varint(header.width),
+            _varint(header.height),
+            _varint(header.tile),
+            bytes([header.grey]),
+            _varint(count),
+        ]
+    )
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+class _Cursor:
+    """Takes bytes and numbers off the front of a buffer; DamagedError where it ends first."""
+
+    def __init__(self, view: memoryview, at: int) -> None:
+        self.view, self.at = view, at
+
+    def take(self, n: int) -> bytes:
+        if n > len(self.view) - self.at:
+            raise DamagedError(f"the data ends too early: {_ANOTHER_COPY}")
+        self.at += n
+        return bytes(self.view[self.at - n : self.at])
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        value = 0
+        for i in range(_VARINT_BYTES):
+            byte = self.byte()
+            value |= (byte & 0x7F) << 7 * i
+            if byte < 0x80:
+                if not byte and i:
+                    break
+                return value
+        raise DamagedError(f"a number is not written as Lichen writes it: {_ANOTHER_COPY}")
+
+
+def _check_signature(view: memoryview) -> None:
+    start = bytes(view[: len(SIGNATURE)])
+    if start == SIGNATURE:
+        return
+    if not start:
+        raise DamagedError("the file is empty: get another copy")
+    if SIGNATURE.startswith(start):
+        raise DamagedError(f"the data ends too early: {_ANOTHER_COPY}")
+    if start[:4] in (SIGNATURE[:4], b"\tLIC"):  # line ends converted, or the top bit cut off
+        raise DamagedError("the file was changed by a transfer as text: transfer it again, as binary")
+    raise NotLichenError("this is no .lichen file: its first bytes are another format's")
+
+
+def _read_chunk(view: memoryview, at: int) -> tuple[Part, int]:
+    """The chunk at `at`, its checksum verified, and where the next begins."""
+    cursor = _Cursor(view, at)
+    kind = cursor.take(4)
+    length = cursor.varint()
+    offset = cursor.at
+    if length > len(view) - offset - 4:
+        raise DamagedError(f"the data ends too early: {_ANOTHER_COPY}")
+    cursor.at += length
+    if struct.unpack(">I", cursor.take(4))[0] != zlib.crc32(view[at : offset + length]):
+        raise DamagedError(f"a checksum does not match: {_ANOTHER_COPY}")
+    if not (kind[:1].isalpha() and all(c == 0x20 or chr(c).isalnum() for c in kind) and kind.isascii()):
+        raise DamagedError(f"a part has no proper name: {_ANOTHER_COPY}")
+    return Part(kind.decode("ascii"), offset, length), cursor.at
+
+
+def _read_head(view: memoryview) -> tuple[Header, int, int]:
+    """The header, the number of chunks that follow it, and where the first of them begins."""
+    _check_signature(view)
+    part, after = _read_chunk(view, len(SIGNATURE))
+    if part.type != "HEAD":
+        raise DamagedError(f"the header is not at the front: {_ANOTHER_COPY}")
+    cursor = _Cursor(view[: part.offset + part.length], part.offset)
+    version = cursor.byte()
+    if version > VERSION:
+        raise VersionError(f"the file has version {version} of the format, this Lichen reads {VERSION}: upgrade lichen")
+    number = cursor.byte()
+    name = cursor.take(cursor.byte()) if not number else b""
+    weights = cursor.take(8)
+    (quality,) = struct.unpack(">H", cursor.take(2))
+    width, height, tile = cursor.varint(), cursor.varint(), cursor.varint()
+    colour = cursor.byte()
+    count = cursor.varint()
+    if cursor.at != part.offset + part.length:
+        raise DamagedError(f"the header has bytes left over: {_ANOTHER_COPY}")
+    if colour > 1:
+        raise VersionError(f"the file's colour mode {colour} needs a newer Lichen: upgrade lichen")
+    try:
+        model = number or name.decode("utf-8")
+        header = Header(model, weights, quality, width, height, tile, bool(colour), version)
+    except (ValueError, LimitError) as e:
+        raise DamagedError(f"the header holds impossible values ({e}): {_ANOTHER_COPY}") from e
+    return header, count, after
+
+
+def _read_chunks(view: memoryview, count: int, at: int) -> Iterator[Part]:
+    """The `count` chunks from `at`, which must reach to the end of the data."""
+    if count * _SMALLEST_CHUNK > len(view) - at:
+        raise DamagedError(f"the data ends too early: {_ANOTHER_COPY}")
+    for _ in range(count):
+        part, at = _read_chunk(view, at)
+        yield part
+    if at != len(view):
+        raise DamagedError(f"{len(view) - at} bytes follow the end of the file: {_ANOTHER_COPY}")
+
+
+def _payload(view: memoryview, part: Part) -> bytes:
+    return bytes(view[part.offset : part.offset + part.length])
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a .lichen file. NotLichenError where it cannot be read or, before reading on, is another format."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(len(SIGNATURE))
+            _check_signature(memoryview(start))
+            return start + file.read()
+    except (OSError, ValueError) as e:  # ValueError: a path with a NUL in it
+        reason = getattr(e, "strerror", None) or e
+        raise NotLichenError(f"{os.fspath(path)} cannot be read ({reason}): check the path and permissions") from e
+
+
+def write_atomic(path: str | os.PathLike[str], data: Buffer) -> None:
+    """Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed over it.
+
+    A new file has the permissions that `open` would give, an existing one keeps its own; a symbolic link is followed.
+    What is no regular file (a pipe, a terminal, /dev/null) is written to directly. Raises OSError as `open` does.
+    """
+    target = Path(path).resolve()
+    mode = None
+    with contextlib.suppress(FileNotFoundError):
+        mode = target.stat().st_mode
+    if mode is not None and not stat.S_ISREG(mode):
+        with target.open("wb") as file:
+            file.write(data)
+        return
+    if mode is not None and not os.access(target, os.W_OK):
+        raise PermissionError(13, "Permission denied", str(path))
+    temporary = target.with_name(f".lichen-{secrets.token_hex(8)}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(stat.S_IMODE(mode))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,149 @@
+"""Weights: safetensors files that name their model and its configuration, those that ship, and their identity.
+
+The identity of weights is the SHA-256 over the model's name, its configuration and every parameter as float32; a
+.lichen file carries its first 8 bytes. It does not depend on how a file stores them: half precision is exact when it
+is what was saved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lichen.errors import WeightsError
+from lichen.models import REGISTRY, Entry, create, find
+from lichen.models.base import Model
+
+SHIPPED = Path(__file__).parent.parent / "weights"
+DEFAULT = "light"
+
+HASH_BYTES = 8
+
+
+def identity(model: Model) -> bytes:
+    """First 8 bytes of the SHA-256 of a model's name, configuration and weights."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([model.name, dataclasses.asdict(model.cfg)], sort_keys=True).encode())
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"{key} {list(value.shape)}".encode())
+        digest.update(np.ascontiguousarray(value.detach().cpu().numpy(), "<f4").tobytes())
+    return digest.digest()[:HASH_BYTES]
+
+
+def save(model: Model, path: Path, *, half: bool = False) -> None:
+    """Write weights with the model's name and configuration; `half` stores float16 and rounds the model's own too."""
+    if half:
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(p.half().float())
+    tensors = {k: (v.half() if half else v).contiguous() for k, v in model.state_dict().items()}
+    metadata = {"model": model.name, "config": json.dumps(dataclasses.asdict(model.cfg)), "identity": identity(model).hex()}
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata)
+    part.replace(path)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """What a weights file says of itself: "model", "config", "identity". WeightsError if it is none."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = f.metadata() or {}
+    except FileNotFoundError:
+        raise WeightsError(f"there are no weights at {path}") from None
+    except (SafetensorError, OSError) as e:
+        raise WeightsError(f"{path} is no file of weights ({e}): Lichen reads safetensors that it wrote itself") from e
+    if not {"model", "config", "identity"} <= metadata.keys():
+        raise WeightsError(f"{path} does not say which model it is for: Lichen reads safetensors that it wrote itself")
+    return metadata
+
+
+def read(path: Path) -> Model:
+    """The model of a weights file, in eval mode. WeightsError where file and model do not fit."""
+    metadata = metadata_of(path)
+    entry = find(metadata["model"])
+    config_class = type(next(iter(entry.presets.values())))
+    try:
+        model = entry.build(config_class(**json.loads(metadata["config"])))
+        with safe_open(path, framework="pt") as f:
+            tensors = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        model.load_state_dict(tensors)
+    except (TypeError, ValueError, RuntimeError, SafetensorError) as e:
+        raise WeightsError(f"{path} does not fit {entry.name}: {e}") from e
+    model.name = entry.name
+    return model.eval()
+
+
+@functools.cache
+def shipped() -> Mapping[str, Path]:
+    """Weights that came with the package: identity (hex) -> file."""
+    return {metadata_of(p)["identity"]: p for p in sorted(SHIPPED.glob("*.safetensors"))}
+
+
+@functools.lru_cache(maxsize=2)
+def _read_shipped(path: Path) -> Model:
+    return read(path)
+
+
+def by_identity(wanted: bytes) -> Model:
+    """The shipped model of an identity, kept in memory. WeightsError where none has it."""
+    path = shipped().get(wanted.hex())
+    if path is None:
+        raise WeightsError(
+            f"the file was written with weights {wanted.hex()}, which are not among those that came with this version: "
+            "give the file of these weights (--weights)"
+        )
+    return _read_shipped(path)
+
+
+def load(
+    model: str = DEFAULT,
+    *,
+    preset: str | None = None,
+    weights: str | Path | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> Model:
+    """A model ready to encode and decode.
+
+    `load()` gives the default model with the weights that ship; `load(weights=path)` reads a file that Lichen wrote;
+    `load("minnen2018-joint", state_dict=...)` takes a state dict, of Lichen's names or of CompressAI's. WeightsError
+    where the weights do not fit or the model has none that ship.
+    """
+    if weights is not None:
+        found = read(Path(weights))
+        if model not in (DEFAULT, found.name):
+            raise WeightsError(f"{weights} holds weights of {found.name}, not of {model}")
+        return found
+    entry = find(model)
+    if state_dict is not None:
+        return _from_state_dict(entry, preset, state_dict)
+    path = SHIPPED / f"{entry.name}.safetensors"
+    if not path.exists():
+        raise WeightsError(f"no weights of {entry.name} come with this version: train some, or give a file (--weights)")
+    return _read_shipped(path)
+
+
+def _from_state_dict(entry: Entry, preset: str | None, state_dict: Mapping[str, Tensor]) -> Model:
+    if entry.translate is not None:
+        config, state_dict = entry.translate(state_dict)
+        model = entry.build(config)
+        model.name = entry.name
+    else:
+        model = create(entry.name, preset or next(iter(entry.presets)))
+    try:
+        model.load_state_dict(dict(state_dict))
+    except RuntimeError as e:
+        raise WeightsError(f"the state dict does not fit {entry.name}: {e}") from e
+    return model.eval()
+
+
+__all__ = ["REGISTRY", "by_identity", "identity", "load", "read", "save", "shipped"]

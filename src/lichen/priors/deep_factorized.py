@@ -1,0 +1,215 @@
+"""Latents independent of each other: a density of any shape a channel, given by a small monotone network.
+
+Balle, Minnen, Singh, Hwang, Johnston: "Variational image compression with a scale hyperprior", ICLR 2018, appendix 6.1.
+
+    c(v) = sigmoid(f_K(... f_1(v)))     f_k(h) = g_k(softplus(H_k) h + b_k)     g_k(h) = h + tanh(a_k) tanh(h)
+
+c is the cumulative distribution of a channel (the last layer has no g). Convolved with a unit uniform, a value v has
+the probability c(v + 1/2) - c(v - 1/2).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lichen.coding import exact
+from lichen.coding.coder import Coder, code_batch
+from lichen.coding.exact import Array
+from lichen.coding.tables import Tables
+from lichen.errors import WeightsError
+from lichen.layers.bounds import lower_bound, straight_through
+from lichen.priors.gaussian import LIKELIHOOD_MIN
+
+TAIL_LOGIT = 21.4164  # log(2 / 1e-9 - 1): beyond it lies half a tail mass of 1e-9
+REACH = 2**10  # a table goes no further from the median
+
+
+class DeepFactorized(nn.Module):
+    """p(z) of channels-last latents (B, h, w, C), each channel with its own density.
+
+    z_hat = median + round(z - median), so that a channel's likeliest values are not split between two bins. `median`
+    (C,) is no weight to be trained: training mode finds it anew at every step.
+    """
+
+    def __init__(
+        self, channels: int, widths: Sequence[int] = (3, 3, 3, 3), init_scale: float = 10.0, part: str = "z"
+    ) -> None:
+        """widths: of the hidden layers. init_scale: about the width of the start's density. part: a name for its bits."""
+        super().__init__()
+        self.part = part
+        sizes = (1, *widths, 1)
+        scale = init_scale ** (1 / (len(sizes) - 1))
+        self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        for before, after in itertools.pairwise(sizes):
+            start = math.log(math.expm1(1 / scale / after))
+            self.matrices.append(nn.Parameter(torch.full((channels, after, before), start)))
+            self.biases.append(nn.Parameter(torch.rand(channels, after, 1) - 0.5))
+        for width in widths:
+            self.factors.append(nn.Parameter(torch.zeros(channels, width, 1)))
+        self.median = nn.Parameter(torch.zeros(channels), requires_grad=False)
+
+    def logits(self, v: Tensor) -> Tensor:
+        """v: (C, 1, n) -> the logits of c(v), same shape, increasing in v. In v's precision, autocast or not."""
+        with torch.autocast(v.device.type, enabled=False):
+            h = v
+            for k, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+                h = F.softplus(matrix.to(v.dtype)) @ h + bias.to(v.dtype)
+                if k < len(self.factors):
+                    h = h + torch.tanh(self.factors[k].to(v.dtype)) * torch.tanh(h)
+        return h
+
+    def likelihood(self, z: Tensor) -> Tensor:
+        """z: (B, h, w, C) -> c(z + 1/2) - c(z - 1/2), same shape, differentiable."""
+        v = z.permute(3, 0, 1, 2)
+        flat = v.reshape(len(v), 1, -1)
+        lower, upper = self.logits(torch.cat([flat - 0.5, flat + 0.5], dim=-1)).chunk(2, dim=-1)
+        # right of the median both are close to one: their complements keep the digits of the difference
+        sign = torch.where((lower + upper).detach() > 0, -1.0, 1.0)
+        p = (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()
+        return p.reshape(v.shape).permute(1, 2, 3, 0)
+
+    @torch.no_grad()
+    def update_median(self) -> None:
+        """Set `median` to the point where c = 1/2, by bisection between +-2^13 (64 parts at a time) down to 2^-16."""
+        low = torch.full_like(self.median, -(2.0**13), dtype=torch.float64)[:, None, None]
+        parts, step = torch.arange(1, 64, dtype=torch.float64, device=low.device), 2.0**14
+        for _ in range(5):
+            step /= 64
+            below = self.logits(low + step * parts) < 0
+            low = low + step * below.sum(-1, keepdim=True)
+        self.median.copy_(low.flatten())
+
+    def forward(self, z: Tensor, level: Any = None) -> tuple[Tensor, Tensor]:
+        """z: (B, h, w, C) -> z_hat, same shape, with straight-through gradients; bits (B,) of z with uniform noise.
+
+        level: unused; one density serves all.
+        """
+        if self.training:
+            self.update_median()
+        z_hat = straight_through(self.median + torch.round(z - self.median), z)
+        noisy = z + torch.rand_like(z) - 0.5
+        bits = -torch.log2(lower_bound(self.likelihood(noisy.float()), LIKELIHOOD_MIN))
+        return z_hat, bits.flatten(1).sum(1)
+
+    def exact(self) -> nn.Module:
+        """The twin that codes."""
+        return ExactDeepFactorized(self)
+
+
+class ExactDeepFactorized(nn.Module):
+    """`DeepFactorized` as probability tables, one a channel."""
+
+    median: Tensor
+
+    def __init__(self, twin: DeepFactorized) -> None:
+        super().__init__()
+        self.part = twin.part
+        self.register_buffer("median", exact.snap(twin.median.detach().double()))
+        self.tables = tables(twin, self.median.cpu().numpy())
+
+    def code(self, coders: Sequence[Coder], z: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
+        """Code z (B, h, w, C), or read it where z is None; `shape` is (h, w). Returns z_hat, float64."""
+        index = torch.arange(len(self.median), device=self.median.device)
+        values = None if z is None else torch.round(z.double() - self.median)
+        size = (len(coders), *shape, len(self.median))
+        return self.median + code_batch(self.part, coders, self.tables, index.expand(size), values)
+
+
+class FactorizedPrior(nn.Module):
+    """p(y) as a codec's whole prior, without hyper-latents or context: y ~ `DeepFactorized`, (B, h, w, M)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.y_prior: Any = DeepFactorized(channels, part="y")
+
+    def condition(self, quality: Tensor | None) -> None:
+        """Nothing depends on a quality."""
+
+    def forward(self, y: Tensor, level: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training: y_hat (B, h, w, M) with straight-through gradients, and the bits {"y": (B,)}."""
+        y_hat, bits = self.y_prior(y, level)
+        return y_hat, {"y": bits}
+
+    def frozen(self) -> Self:
+        """A copy whose `code` is exact."""
+        return exact.freeze(self)
+
+    @torch.no_grad()
+    def code(self, coders: Sequence[Coder], y: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
+        """Frozen: code y (B, h, w, M), or read it where y is None. Returns y_hat, float64."""
+        y_hat: Tensor = self.y_prior.code(coders, y, level, shape)
+        return y_hat
+
+
+# ---- The same bits on every machine: element by element, sums in a fixed order, exp and log of coding/exact ----------
+
+
+def logits_exact(density: DeepFactorized, v: Array) -> Array:
+    """`DeepFactorized.logits` in reproducible float64: v (C, n) -> (C, n)."""
+    h = [np.asarray(v, np.float64)]
+    for k, (matrix, bias) in enumerate(zip(density.matrices, density.biases, strict=True)):
+        w, b = _softplus(_numpy(matrix)), _numpy(bias)
+        rows = []
+        for i in range(w.shape[1]):
+            row = w[:, i, :1] * h[0]
+            for j in range(1, w.shape[2]):
+                row = row + w[:, i, j : j + 1] * h[j]
+            rows.append(row + b[:, i])
+        if k < len(density.factors):
+            a = _tanh(_numpy(density.factors[k]))
+            rows = [row + a[:, i] * _tanh(row) for i, row in enumerate(rows)]
+        h = rows
+    return h[0]
+
+
+def cumulative_exact(density: DeepFactorized, v: Array) -> Array:
+    """c(v) in reproducible float64: v (C, n) -> (C, n) in 0..1."""
+    return 1.0 / (1.0 + exact.exp(-logits_exact(density, v)))
+
+
+def tables(density: DeepFactorized, median: Array) -> Tables:
+    """For each channel the probabilities of the integers z - median, the same bits on every machine.
+
+    median: (C,). A table leaves out a tail mass of at most 1e-9 / 2 to each side, and what is further than 2^10 from
+    the median. WeightsError where the density is none.
+    """
+    centre = np.asarray(median, np.float64)[:, None]
+    low, high = np.full(centre.shape, -REACH), np.full(centre.shape, REACH)
+    for step in (REACH >> k for k in range(REACH.bit_length())):
+        further = logits_exact(density, centre + (low + step) - 0.5) <= -TAIL_LOGIT
+        low = np.where(further & (low + step <= REACH), low + step, low)
+        further = logits_exact(density, centre + (high - step) + 0.5) >= TAIL_LOGIT
+        high = np.where(further & (high - step >= -REACH), high - step, high)
+    edges = np.arange(int((high - low).max()) + 2) - 0.5
+    cumulative = cumulative_exact(density, centre + low + edges)
+    pmf = cumulative[:, 1:] - cumulative[:, :-1]
+    if not (np.isfinite(pmf).all() and (pmf >= 0).all()):
+        raise WeightsError("the factorized prior's weights give no probabilities: this is not a trained network")
+    sizes = (high - low + 1).flatten().tolist()
+    return Tables([p[:n] for p, n in zip(pmf, sizes, strict=True)], low.flatten().tolist())
+
+
+def _numpy(parameter: Tensor) -> Array:
+    array: Array = parameter.detach().cpu().double().numpy()
+    return array
+
+
+def _softplus(x: Array) -> Array:
+    """log(1 + e^x), with the relative precision of e^x where x is far below zero."""
+    e = exact.exp(-np.abs(x))
+    u = 1.0 + e
+    log1p = np.where(u == 1.0, e, exact.log(u) * (e / np.where(u == 1.0, 1.0, u - 1.0)))
+    return np.maximum(x, 0.0) + log1p
+
+
+def _tanh(x: Array) -> Array:
+    e = exact.exp(-2.0 * np.abs(x))
+    return np.copysign((1.0 - e) / (1.0 + e), x)

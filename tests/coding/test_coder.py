@@ -1,0 +1,78 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from lichen.coding.coder import Decoder, Encoder, Meter
+from lichen.errors import DamagedError
+from lichen.priors.gaussian import SCALES, tables
+
+
+def latents(n: int = 5000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Table indices, and integers drawn from the tables' normals; a few far outside."""
+    rng = np.random.default_rng(seed)
+    index = rng.integers(0, SCALES, n).astype(np.uint16)
+    sigma = 0.11 * (256 / 0.11) ** (index / (SCALES - 1))
+    values = np.round(rng.normal(0, sigma)).astype(np.int64)
+    values[rng.integers(0, n, 20)] = rng.integers(-(2**30), 2**30, 20)
+    values[:2] = [-(2**31), 2**31]
+    return index, values
+
+
+def test_what_is_written_is_read() -> None:
+    index, values = latents()
+    encoder = Encoder()
+    for i, v in zip(np.array_split(index, 7), np.array_split(values, 7), strict=True):
+        encoder.code("y", tables(), i, v)
+    data = encoder.finish()
+    decoder = Decoder(data)
+    read = [decoder.code("y", tables(), i) for i in np.array_split(index, 7)]
+    decoder.finish()
+    assert np.array_equal(np.concatenate(read), values)
+
+
+def test_the_words_are_these() -> None:
+    index, values = latents()
+    encoder = Encoder()
+    encoder.code("y", tables(), index, values)
+    assert hashlib.sha256(encoder.finish()).hexdigest()[:16] == "4ee12c47cb5463a0"
+
+
+def test_the_meter_counts_what_the_encoder_writes() -> None:
+    index, values = latents()
+    encoder, meter = Encoder(), Meter()
+    for coder in (encoder, meter):
+        coder.code("y", tables(), index, values)
+    assert abs(meter.bits["y"] / 8 - len(encoder.finish())) < 0.005 * meter.bits["y"] / 8 + 16
+
+
+def test_nothing_is_clipped_silently() -> None:
+    with pytest.raises(ValueError, match="cannot be written"):
+        Encoder().code("y", tables(), np.zeros(1, np.uint16), np.array([2**40]))
+
+
+def test_an_empty_batch() -> None:
+    encoder = Encoder()
+    encoder.code("y", tables(), np.zeros(0, np.uint16), np.zeros(0, np.int64))
+    assert Decoder(encoder.finish()).code("y", tables(), np.zeros(0, np.uint16)).size == 0
+
+
+def test_damage_is_damage() -> None:
+    index, values = latents()
+    encoder = Encoder()
+    encoder.code("y", tables(), index, values)
+    data = encoder.finish()
+    with pytest.raises(DamagedError):
+        Decoder(data[:-1])
+    rng = np.random.default_rng(1)
+    noticed = 0
+    for _ in range(200):
+        bad = bytearray(data)
+        bad[rng.integers(len(bad))] ^= int(rng.integers(1, 256))
+        decoder = Decoder(bytes(bad))
+        try:
+            decoder.code("y", tables(), index)
+            decoder.finish()
+        except DamagedError:
+            noticed += 1
+    assert noticed > 100  # the rest is left to the container's checksum

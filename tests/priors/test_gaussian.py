@@ -1,0 +1,38 @@
+import hashlib
+
+import numpy as np
+import torch
+
+from lichen.coding.tables import PRECISION
+from lichen.priors import gaussian
+
+
+def test_tables_are_these_very_integers() -> None:
+    joined = np.concatenate(gaussian.tables().frequencies).astype("<i8").tobytes()
+    assert hashlib.sha256(joined).hexdigest()[:16] == "ff240fe632c4215e"
+
+
+def test_tables_are_the_density_that_training_uses() -> None:
+    tables = gaussian.tables()
+    for i in (0, 20, 40, 63):
+        sigma = gaussian.SIGMA_MIN * (gaussian.SIGMA_MAX / gaussian.SIGMA_MIN) ** (i / 63)
+        v = torch.arange(int(tables.low[i]), int(tables.high[i]) + 1)
+        p = 2 ** -gaussian.bits(v.double(), torch.tensor(sigma, dtype=torch.float64))
+        mine = torch.from_numpy(tables.frequencies[i][:-1] / 2.0**PRECISION)
+        assert torch.allclose(p, mine, atol=2e-4 * float(p.max()) + 1e-7)
+
+
+def test_scales_find_the_nearest_table() -> None:
+    sigma = gaussian.SIGMA_MIN * (gaussian.SIGMA_MAX / gaussian.SIGMA_MIN) ** (torch.arange(64, dtype=torch.float64) / 63)
+    for off in (0.95, 1.0, 1.05):
+        assert torch.equal(gaussian.ExactLinearScale()(sigma * off), torch.arange(64))
+        assert torch.equal(gaussian.ExactLogScale()((sigma * off).log()).long(), torch.arange(64))
+    assert gaussian.ExactLinearScale()(torch.tensor([-1.0, 1e9], dtype=torch.float64)).tolist() == [0, 63]
+
+
+def test_bits_and_their_gradients() -> None:
+    v, sigma = torch.tensor([0.0, 3.0], requires_grad=True), torch.tensor([0.01, 0.5], requires_grad=True)
+    gaussian.bits(v, sigma).sum().backward()
+    assert v.grad is not None and sigma.grad is not None
+    assert v.grad[1] > 0
+    assert sigma.grad[1] < 0  # an outlier asks for a larger scale

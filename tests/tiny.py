@@ -1,0 +1,35 @@
+"""Tiny models: every registered one, small enough for a test and far enough from zero to exercise all of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lichen.models import find, light
+from lichen.models.base import Model
+
+CONFIGS: dict[str, Any] = {
+    "light": light.Config(c1=8, c2=16, M=12, N=4, n1=1, n2=1, h=8, e=16, levels=3),
+}
+
+
+def crops_of(photo: npt.NDArray[np.uint8], size: int = 64) -> torch.Tensor:
+    """(64, 3, size, size) in 0..1: the photograph cut up."""
+    x = torch.from_numpy(photo.copy()).permute(2, 0, 1).float() / 255
+    return x.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4).flatten(0, 1).contiguous()
+
+
+def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
+    """A model started from a photograph where it can, every weight moved a little at random from a fixed seed."""
+    torch.manual_seed(0)
+    model = find(name).build(CONFIGS[name])
+    model.name = name
+    model.start_from(crops_of(photo))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator)).copy_(p.half().float())
+    return model.eval()
