@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lichen.models import find, light
+from lichen.models import build, find, light, minnen2018
 from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
     "light": light.Config(c1=8, c2=16, M=12, N=4, n1=1, n2=1, h=8, e=16, levels=3),
+    **{name: minnen2018.Config(next(iter(p.values())).prior, N=8, M=12) for name, p in minnen2018.PRESETS.items()},
 }
 
 
@@ -25,11 +27,24 @@ def crops_of(photo: npt.NDArray[np.uint8], size: int = 64) -> torch.Tensor:
 def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
     """A model started from a photograph where it can, every weight moved a little at random from a fixed seed."""
     torch.manual_seed(0)
-    model = find(name).build(CONFIGS[name])
-    model.name = name
+    model = build(find(name), CONFIGS[name])
     model.start_from(crops_of(photo))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in model.parameters():
-            p.add_(0.05 * torch.randn(p.shape, generator=generator)).copy_(p.half().float())
+            p.add_(0.05 * torch.randn(p.shape, generator=generator))
+        if not model.variable_rate:  # random transforms alone leave latents that all round to zero
+            x = crops_of(photo)[::8]
+            _spread(model.g_a[-1], lambda: model.analyse(x, None), 5.0)
+            if getattr(model.prior, "h_a", None) is not None:
+                _spread(model.prior.h_a.net[-1], lambda: model.prior.h_a(model.analyse(x, None), None), 2.0)
+        for p in model.parameters():
+            p.copy_(p.half().float())
     return model.eval()
+
+
+def _spread(last: Any, output: Callable[[], torch.Tensor], deviation: float) -> None:
+    """Scale a last layer so that its output has about this standard deviation."""
+    factor = deviation / float(output().std())
+    last.weight.mul_(factor)
+    last.bias.mul_(factor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from lichen.errors import DamagedError, PictureError, WeightsError
 from lichen.models import find
 from lichen.models.base import Model
 from lichen.models.weights import by_identity, identity, load
-from lichen.picture import Picture
+from lichen.picture import MAX_PIXELS, ImageLike, Picture
 
 DEFAULT_QUALITY = 75.0
 QUALITY_UNITS = 256  # a file keeps the quality in units of 1/256
@@ -35,23 +35,27 @@ TILE_ABOVE = 2048 * 2048  # pixels; a larger picture is cut into tiles
 TILE = 16  # a tile's side in units of 64 pixels
 TILES_AT_ONCE = 4
 
-ImageLike = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
-
 
 def encode(
-    image: ImageLike, quality: float = DEFAULT_QUALITY, *, model: Model | None = None, tile: int | None = None
+    image: ImageLike,
+    quality: float = DEFAULT_QUALITY,
+    *,
+    model: Model | None = None,
+    tile: int | None = None,
+    max_pixels: int | None = MAX_PIXELS,
 ) -> bytes:
     """The bytes of a .lichen file.
 
     image: a path, the bytes or the open file of a picture, a PIL image, or a uint8 array (H, W), (H, W, 3) or
     (H, W, 4). quality: 1 (smallest) to 100 (best), any number between; ignored by models of one quality. model: of
     `lichen.load`, by default the one that ships. tile: side of the tiles in units of 64 pixels, 0 for one tile whatever
-    the size; by default pictures above 4 megapixels are cut into tiles of 1024 pixels.
+    the size; by default pictures above 4 megapixels are cut into tiles of 1024 pixels. max_pixels: the largest picture
+    that is taken, None for any.
 
     Raises PictureError for what is no picture, LimitError for one with too many pixels.
     """
     model = load() if model is None else model
-    picture = pictures.load(image)
+    picture = pictures.load(image, max_pixels=max_pixels)
     x = to_tensor(picture.pixels, model)
     height, width = picture.pixels.shape[:2]
     units = _quality_units(quality) if model.variable_rate else 0
@@ -82,19 +86,24 @@ def encode(
     return Container(header, streams, pictures.to_chunks(picture)).to_bytes()
 
 
-def decode(data: bytes | str | Path, *, model: Model | None = None) -> Image.Image:
+def decode(
+    data: bytes | str | Path, *, model: Model | None = None, max_pixels: int | None = MAX_PIXELS
+) -> Image.Image:
     """The picture of a .lichen file (its bytes or its path) as a PIL image: mode L, LA, RGB or RGBA.
 
     ICC profile, EXIF and XMP are in its `info`. model: needed only for files written with weights that do not ship.
-    Raises NotLichenError for another format, DamagedError, VersionError for a newer one, WeightsError where the
-    weights are missing.
+    max_pixels: the largest picture that is decoded, None for any. Raises NotLichenError for another format, DamagedError, VersionError for a newer one, WeightsError where the
+    weights are missing, LimitError for too many pixels.
     """
-    return decode_picture(data, model=model).to_pil()
+    return decode_picture(data, model=model, max_pixels=max_pixels).to_pil()
 
 
-def decode_picture(data: bytes | str | Path, *, model: Model | None = None) -> Picture:
+def decode_picture(
+    data: bytes | str | Path, *, model: Model | None = None, max_pixels: int | None = MAX_PIXELS
+) -> Picture:
     """As `decode`, as arrays."""
     file = read(data)
+    pictures.check_pixels(file.header.width, file.header.height, max_pixels)
     x_hat = reconstruct(file, model=model)
     levels = (x_hat.clamp(0, 1) * 255).round()
     pixels = (levels.mean(0).round() if file.header.grey else levels.permute(1, 2, 0)).to(torch.uint8).numpy()

@@ -147,7 +147,7 @@ class Part(NamedTuple):
 
 
 def parts(data: Buffer) -> list[Part]:
-    """All chunks of a file, header first, unknown ones too; checks as `Container.from_bytes` but for the tiles' count."""
+    """All chunks of a file, header first, unknown ones too; checked as by `Container.from_bytes`, but not counted."""
     view = memoryview(data).toreadonly().cast("B")
     _, count, at = _read_head(view)
     return [_read_chunk(view, len(SIGNATURE))[0], *_read_chunks(view, count, at)]

@@ -1,13 +1,16 @@
+import pytest
 import torch
 
 from lichen.coding import exact
-from lichen.priors.context import DepthwiseContext, causal_taps, fronts
+from lichen.priors.context import DepthwiseContext, causal_taps, wavefronts
 
 
-def test_taps_are_the_twelve_before_the_centre() -> None:
+def test_taps_are_those_before_the_centre() -> None:
     assert len(causal_taps()) == 12
     assert causal_taps()[0] == (-2, -2)
     assert causal_taps()[-1] == (0, -1)
+    assert set(causal_taps()) - set(causal_taps(2)) == {(-1, 2)}
+    assert set(causal_taps()) - set(causal_taps(1)) == {(-1, 1), (-1, 2), (-2, 2)}
 
 
 def test_a_position_depends_on_earlier_ones_alone() -> None:
@@ -20,29 +23,40 @@ def test_a_position_depends_on_earlier_ones_alone() -> None:
         moved[0, i, j] += 1
         changed = (context(moved) != base).any(-1)[0]
         expected = torch.zeros(9, 8, dtype=torch.bool)
-        for di, dj in causal_taps():
+        for di, dj in causal_taps(context.slope):
             if 0 <= i - di < 9 and 0 <= j - dj < 8:
                 expected[i - di, j - dj] = True
         assert torch.equal(changed, expected)
 
 
-def test_every_neighbour_lies_on_an_earlier_front() -> None:
-    for h, w in [(1, 1), (1, 7), (7, 1), (8, 12), (3, 2)]:
-        when = torch.full(((h + 2) * (w + 4),), -1)
-        walk = fronts(1, h, w)
-        for f, front in enumerate(walk):
-            assert int(when[front.neighbours].max()) < f
-            when[front.padded] = f
-        assert torch.equal(torch.cat([f.at for f in walk]).sort().values, torch.arange(h * w))
-    assert len(fronts(1, 32, 48)) == 3 * 31 + 47 + 1
+@pytest.mark.parametrize("slope", [1, 2, 3])
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 1, 7), (2, 7, 1), (3, 8, 12), (1, 3, 2)])
+def test_every_neighbour_lies_on_an_earlier_front(slope: int, size: tuple[int, int, int]) -> None:
+    B, h, w = size
+    walk = wavefronts(B, h, w, slope)
+    assert torch.equal(walk.order.sort().values, torch.arange(B * h * w))
+    assert torch.equal(walk.order[walk.rank], torch.arange(B * h * w))
+    assert [f.start for f in walk.fronts] == [0, *(f.stop for f in walk.fronts)][:-1]
+    for front, neighbours in zip(walk.fronts, walk.neighbours, strict=True):
+        assert all(n < front.start or n == B * h * w for n in neighbours.tolist())
 
 
-def test_fronts_of_a_batch_keep_pictures_apart() -> None:
-    one, two = fronts(1, 4, 5), fronts(2, 4, 5)
-    for a, b in zip(one, two, strict=True):
-        n = len(a.at)
-        assert torch.equal(b.at[:n], a.at)
-        assert torch.equal(b.at[n:], a.at + 20)
+def test_neighbours_are_the_taps_and_pictures_stay_apart() -> None:
+    B, h, w = 2, 5, 6
+    walk = wavefronts(B, h, w, 2)
+    raster = [*walk.order.tolist(), None]
+    for front, neighbours in zip(walk.fronts, walk.neighbours, strict=True):
+        found = iter(neighbours.tolist())
+        for at in walk.order[front].tolist():
+            b, i, j = at // (h * w), at // w % h, at % w
+            for di, dj in causal_taps(2):
+                inside = 0 <= i + di and 0 <= j + dj < w
+                assert raster[next(found)] == (((b * h + i + di) * w + j + dj) if inside else None)
+
+
+def test_a_kodak_picture_has_this_many_fronts() -> None:
+    assert len(wavefronts(1, 32, 48, 3).fronts) == 141
+    assert len(wavefronts(1, 32, 48, 1).fronts) == 79
 
 
 def test_the_exact_twin_agrees_with_the_convolution() -> None:
@@ -50,9 +64,9 @@ def test_the_exact_twin_agrees_with_the_convolution() -> None:
     context = DepthwiseContext(4)
     x = exact.snap(torch.randn(1, 6, 7, 4, dtype=torch.float64))
     frozen = exact.freeze(torch.nn.Sequential(context))[0]
-    padded = torch.zeros(1, 8, 11, 4, dtype=torch.float64)
-    padded[:, 2:, 2:-2] = x
-    flat, expected = padded.flatten(0, 2), context(x.float()).flatten(0, 2)
-    for front in fronts(1, 6, 7):
-        phi = frozen(flat[front.neighbours].view(len(front.at), 12, 4))
-        assert torch.allclose(phi.float(), expected[front.at], atol=1e-3)
+    walk = wavefronts(1, 6, 7, context.slope)
+    past = torch.cat([frozen.entry(x.flatten(0, 2)[walk.order]), torch.zeros(1, 8)])
+    expected = context(x.float()).flatten(0, 2)[walk.order]
+    for front, neighbours in zip(walk.fronts, walk.neighbours, strict=True):
+        phi = frozen(past[neighbours].view(front.stop - front.start, 9, 8))
+        assert torch.allclose(phi.float(), expected[front], atol=1e-3)

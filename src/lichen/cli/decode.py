@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decode each input."""
-    from lichen import picture
     from lichen.codec import decode_picture
     from lichen.models.weights import DEFAULT, load
 
@@ -31,7 +31,11 @@ def run(args: argparse.Namespace) -> int:
         model = load(args.model or DEFAULT, weights=args.weights)
 
     def work(source: str, target: str) -> bytes:
-        decoded = decode_picture(sys.stdin.buffer.read() if source == "-" else Path(source), model=model)
-        return picture.to_bytes(decoded, ".png" if target == "-" else Path(target).suffix)
+        picture = decode_picture(sys.stdin.buffer.read() if source == "-" else Path(source), model=model)
+        buffer = io.BytesIO()
+        lost = picture.save(buffer, "PNG" if target == "-" else Path(target).suffix or target)
+        if lost:
+            print(f"lichen: {target}: this format has no place for {', '.join(lost)}", file=sys.stderr)
+        return buffer.getvalue()
 
     return files.run(pairs, work, args.force)

@@ -18,7 +18,7 @@ def add_parser(commands: Any) -> None:
     p.add_argument("--data", nargs="+", required=True, metavar="DIR", help="folders of pictures")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for weights, checkpoint and log")
     p.add_argument("--model", default="light", metavar="NAME", help="a model of `lichen models`")
-    p.add_argument("--preset", default="default", metavar="NAME", help="one of its presets")
+    p.add_argument("--preset", metavar="NAME", help="one of its presets (default: its first)")
     budget = p.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, default=60.0, help="of training in all (default 60)")
     p.add_argument("--pause-after", type=float, metavar="MIN", help="stop this run after so many minutes, to be resumed")

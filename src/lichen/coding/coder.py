@@ -23,6 +23,7 @@ from lichen.errors import DamagedError
 Integers = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.uint16]
 
+MAX_BATCHES = 100  # sorted at once: a key (batch, table) has 16 bits
 ESCAPE_BITS = 31  # an escape reaches up to 2^31 beyond its table
 
 
@@ -34,15 +35,13 @@ class Coder(Protocol):
         ...
 
 
-class _Batch:
-    """Symbols sorted by table: order (n,), and the runs (table, start, end) of equal tables."""
-
-    def __init__(self, index: Indices) -> None:
-        self.order = np.argsort(index, kind="stable")
-        counts = np.bincount(index)
-        present = np.flatnonzero(counts)
-        ends = np.cumsum(counts[present])
-        self.runs = list(zip(present.tolist(), (ends - counts[present]).tolist(), ends.tolist(), strict=True))
+def _by_key(key: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]]]:
+    """The order (n,) that sorts symbols by key, and the runs (key, start, end) of equal keys in it."""
+    order = np.argsort(key.astype(np.uint16), kind="stable")  # 16 bits: a radix sort
+    counts = np.bincount(key)
+    present = np.flatnonzero(counts)
+    ends = np.cumsum(counts[present])
+    return order, list(zip(present.tolist(), (ends - counts[present]).tolist(), ends.tolist(), strict=True))
 
 
 @functools.cache
@@ -57,41 +56,65 @@ def _ints(*values: int) -> npt.NDArray[np.int32]:
 
 
 class Encoder:
-    """Writes integers to a range coder (Martin 1979; constriction's `RangeEncoder`, words of 32 bits)."""
+    """Writes integers to a range coder (Martin 1979; constriction's `RangeEncoder`, words of 32 bits).
+
+    `code` only takes note; `finish` writes everything at once.
+    """
 
     def __init__(self) -> None:
-        import constriction
-
-        self._coder = constriction.stream.queue.RangeEncoder()
+        self._batches: list[tuple[Tables, Indices, Integers]] = []
 
     def code(self, part: str, tables: Tables, index: Indices, values: Integers | None) -> Integers:
-        """Write the values. ValueError beyond 2^31 outside a table."""
+        """Write the values. ValueError where one is 2^32 or more outside its table."""
         assert values is not None
-        low, high = tables.low[index], tables.high[index]
-        outside = (values < low) | (values > high)
-        symbols = np.where(outside, high - low + 1, values - low).astype(np.int32)
-        batch = _Batch(index)
-        symbols = symbols[batch.order]
-        for table, start, end in batch.runs:
-            self._coder.encode(symbols[start:end], tables.models[table])
-        for i in np.flatnonzero(outside):
-            below = bool(values[i] < low[i])
-            self._escape(below, int(low[i] - values[i] if below else values[i] - high[i]))
+        self._batches.append((tables, index, values))
         return values
-
-    def _escape(self, below: bool, excess: int) -> None:
-        """excess >= 1, Elias-gamma: its length in bits, then the bits below its leading one."""
-        length = excess.bit_length() - 1
-        if length > ESCAPE_BITS:
-            raise ValueError(f"latent {excess} outside its table cannot be written: the network's output has blown up")
-        self._coder.encode(_ints(int(below)), _uniform(2))
-        self._coder.encode(_ints(length), _uniform(ESCAPE_BITS + 1))
-        rest = excess - (1 << length)
-        self._coder.encode(_ints(rest & 0xFFFF, rest >> 16), _uniform(2**16))
 
     def finish(self) -> bytes:
         """All that was written: words of 32 bits, little endian."""
+        import constriction
+
+        self._coder = constriction.stream.queue.RangeEncoder()
+        start = 0
+        while start < len(self._batches):
+            tables, end = self._batches[start][0], start + 1
+            while end < len(self._batches) and self._batches[end][0] is tables and end - start < MAX_BATCHES:
+                end += 1
+            self._write(tables, self._batches[start:end])
+            start = end
         return bytes(self._coder.get_compressed().astype("<u4").tobytes())
+
+    def _write(self, tables: Tables, batches: list[tuple[Tables, Indices, Integers]]) -> None:
+        """Batches of the same tables: one sort by (batch, table) for all of them."""
+        index = np.concatenate([i for _, i, _ in batches])
+        values = np.concatenate([v for _, _, v in batches])
+        batch = np.repeat(np.arange(len(batches)), [len(i) for _, i, _ in batches])
+        symbols, escape = values - tables.low[index], tables.escape[index]
+        outside = np.flatnonzero(symbols.view(np.uint64) >= escape.view(np.uint64))  # negative ones too
+        symbols[outside] = escape[outside]
+        order, runs = _by_key(batch * len(tables) + index)
+        ordered, models = symbols[order].astype(np.int32), tables.models
+        ends = np.searchsorted(batch[outside], np.arange(len(batches)), side="right").tolist()
+        at, done = 0, 0
+        for key, start, end in runs:
+            while key // len(tables) > at:
+                done, at = self._write_escapes(tables, index, values, outside[done : ends[at]], ends[at]), at + 1
+            self._coder.encode(ordered[start:end], models[key % len(tables)])
+        self._write_escapes(tables, index, values, outside[done:], len(outside))
+
+    def _write_escapes(self, tables: Tables, index: Indices, values: Integers, at: Any, end: int) -> int:
+        """Elias-gamma of how far a value lies outside (1 or more): side, length in bits, bits below the leading one."""
+        for i in at.tolist():
+            value, low, high = int(values[i]), int(tables.low[index[i]]), int(tables.high[index[i]])
+            excess = low - value if value < low else value - high
+            length = excess.bit_length() - 1
+            if length > ESCAPE_BITS:
+                raise ValueError(f"a latent of {value} cannot be written: the network's output has blown up")
+            self._coder.encode(_ints(int(value < low)), _uniform(2))
+            self._coder.encode(_ints(length), _uniform(ESCAPE_BITS + 1))
+            rest = excess - (1 << length)
+            self._coder.encode(_ints(rest & 0xFFFF, rest >> 16), _uniform(2**16))
+        return end
 
 
 class Decoder:
@@ -106,21 +129,21 @@ class Decoder:
 
     def code(self, part: str, tables: Tables, index: Indices, values: Integers | None = None) -> Integers:
         """Read as many values as there are indices."""
-        batch = _Batch(index)
-        symbols = np.empty(len(index), np.int64)
+        order, runs = _by_key(index)
+        ordered, models = np.empty(len(index), np.int64), tables.models
         try:
-            for table, start, end in batch.runs:
-                symbols[start:end] = self._coder.decode(tables.models[table], end - start)
+            for table, start, end in runs:
+                ordered[start:end] = self._coder.decode(models[table], end - start)
         except (AssertionError, ValueError) as e:
             raise DamagedError("the coded latents make no sense: the file is damaged, get another copy") from e
-        result = np.empty_like(symbols)
-        result[batch.order] = symbols
-        result += tables.low[index]
-        outside = np.flatnonzero(result > tables.high[index])
-        for i in outside:
+        values = np.empty_like(ordered)
+        values[order] = ordered
+        outside = np.flatnonzero(values == tables.escape[index])
+        values += tables.low[index]
+        for i in outside.tolist():
             below, excess = self._escape()
-            result[i] = tables.low[index[i]] - excess if below else tables.high[index[i]] + excess
-        return result
+            values[i] = tables.low[index[i]] - excess if below else tables.high[index[i]] + excess
+        return values
 
     def _escape(self) -> tuple[bool, int]:
         below = bool(self._coder.decode(_uniform(2), 1)[0])
@@ -143,11 +166,11 @@ class Meter:
     def code(self, part: str, tables: Tables, index: Indices, values: Integers | None) -> Integers:
         """Count the bits of the values; an escape counts as it is written."""
         assert values is not None
-        low, high = tables.low[index], tables.high[index]
-        excess = np.maximum(low - values, values - high)
-        symbols = np.where(excess > 0, high - low + 1, values - low)
-        bits = float(tables.bits[tables.bits_at[index] + symbols].sum())
-        bits += float((1 + 5 + 32) * np.count_nonzero(excess > 0))
+        escape = tables.escape[index]
+        symbols = values - tables.low[index]
+        outside = (symbols < 0) | (symbols >= escape)
+        bits = float(tables.bits[tables.bits_at[index] + np.where(outside, escape, symbols)].sum())
+        bits += float((1 + 5 + 32) * np.count_nonzero(outside))
         self.bits[part] = self.bits.get(part, 0.0) + bits
         return values
 

@@ -4,7 +4,7 @@ Numbers are float64 on dyadic grids: weights are multiples of 2^-WEIGHT_BITS, ac
 2^-ACTIVATION_BITS with magnitudes of at most LIMIT. A product is then a multiple of 2^-(WEIGHT_BITS +
 ACTIVATION_BITS), and as long as a row of weights has an L1 norm of at most ROW_LIMIT, every partial sum of a matrix
 product stays below 2^53 of those units: nothing is ever rounded, so the order of summation, the BLAS, the number of
-threads, the batch and the device cannot matter. Rounding happens in one place, `snap`, after every layer.
+threads, the batch and the device cannot matter. Every layer snaps its input to the grid, so nothing else has to.
 
 Element by element, IEEE 754 asks for correctly rounded + - * / and sqrt, so those need no grid; `exp` and its
 relatives, which IEEE leaves open, are rebuilt here from these operations.
@@ -38,12 +38,8 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 def snap(x: Tensor, bits: int = ACTIVATION_BITS) -> Tensor:
     """Round float64 numbers to multiples of 2^-bits (ties to even) and clamp them to +-LIMIT. Any shape."""
-    return snap_(x.clone(), bits)
-
-
-def snap_(x: Tensor, bits: int = ACTIVATION_BITS) -> Tensor:
-    """`snap` in place."""
-    return x.mul_(2.0**bits).round_().mul_(2.0**-bits).clamp_(-LIMIT, LIMIT)
+    shift = 1.5 * 2.0 ** (52 - bits)  # so large that a double has no digits below 2^-bits left: the addition rounds
+    return (x + shift).sub_(shift).clamp_(-LIMIT, LIMIT)
 
 
 # ---- Functions that IEEE 754 leaves open, from operations that it does not -------------------------------------------
@@ -99,7 +95,7 @@ def normal_cdf(x: Array) -> Array:
 
 
 class Snap(nn.Module):
-    """Marks where an elementwise product has to return to the grid: the identity in float, `snap` when frozen."""
+    """Marks where numbers have to return to the grid other than in a layer: the identity in float, `snap` when frozen."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape."""
@@ -152,7 +148,7 @@ class ExactLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)"""
-        return snap_(F.linear(x, self.weight, self.bias))
+        return F.linear(snap(x), self.weight, self.bias)
 
 
 class ExactConv2d(nn.Module):
@@ -178,8 +174,8 @@ class ExactConv2d(nn.Module):
             (n + 2 * p - k) // s + 1
             for n, p, k, s in zip(x.shape[2:], self.padding, self.kernel, self.stride, strict=True)
         )
-        windows = F.unfold(x, self.kernel, padding=self.padding, stride=self.stride)  # (B, C k k, H' W')
-        return snap_(self.weight @ windows + self.bias).unflatten(2, (H, W))
+        windows = F.unfold(snap(x), self.kernel, padding=self.padding, stride=self.stride)  # (B, C k k, H' W')
+        return (self.weight @ windows + self.bias).unflatten(2, (H, W))
 
 
 class ExactConvTranspose2d(nn.Module):
@@ -208,21 +204,9 @@ class ExactConvTranspose2d(nn.Module):
                 x.shape[2:], self.stride, self.padding, self.kernel, self.output_padding, strict=True
             )
         )
-        windows = self.weight @ x.flatten(2)
+        windows = self.weight @ snap(x).flatten(2)
         y = F.fold(windows, (H, W), self.kernel, padding=self.padding, stride=self.stride)
-        return snap_(y + self.bias)
-
-
-class ExactLeakyReLU(nn.Module):
-    """`nn.LeakyReLU` with its slope on the grid of weights."""
-
-    def __init__(self, slope: float) -> None:
-        super().__init__()
-        self.slope = round(slope * 2**WEIGHT_BITS) * 2.0**-WEIGHT_BITS
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
-        return snap_(F.leaky_relu(x, self.slope))
+        return y + self.bias
 
 
 # ---- Freezing --------------------------------------------------------------------------------------------------------
@@ -246,11 +230,7 @@ def _twin(module: nn.Module) -> nn.Module | None:
             return ExactConvTranspose2d(module)
         case nn.Conv2d():
             return ExactConv2d(module)
-        case nn.LeakyReLU():
-            return ExactLeakyReLU(module.negative_slope)
-        case nn.ReLU() | nn.Identity() | nn.Sequential() | nn.ModuleList():
-            return None
-    return None
+    return None  # elementwise modules such as LeakyReLU are exact as they are
 
 
 def _replace(module: nn.Module) -> None:

@@ -41,6 +41,7 @@ class Tables:
     def __init__(self, pmfs: Sequence[npt.NDArray[np.float64]], low: Sequence[int]) -> None:
         self.low = np.asarray(low, np.int64)
         self.high = self.low + np.asarray([len(p) for p in pmfs], np.int64) - 1
+        self.escape = self.high - self.low + 1  # the symbol of the escape; an integer's symbol is integer - low
         self.frequencies = []
         bits = []
         for p in pmfs:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lichen.coding.exact import check_rows, snap_
+from lichen.coding.exact import check_rows, snap
 
 
 class Depthwise(nn.Module):
@@ -43,12 +43,12 @@ class ExactDepthwise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)"""
         _, H, W, _ = x.shape
-        padded = F.pad(x, (0, 0, 1, 1, 1, 1))
+        padded = F.pad(snap(x), (0, 0, 1, 1, 1, 1))
         y = self.bias.expand_as(x).clone()
         for k in range(9):
             i, j = divmod(k, 3)
             y.addcmul_(padded[:, i : i + H, j : j + W], self.weight[k])
-        return snap_(y)
+        return y
 
 
 class Block(nn.Module):

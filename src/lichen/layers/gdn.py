@@ -12,19 +12,17 @@ PEDESTAL = 2.0**-36  # the square of the offset 2^-18 that keeps the gradient of
 
 
 class GDN(nn.Module):
-    """y_i = x_i / sqrt(beta_i + sum_j gamma_ij x_j^2) at every position; the inverse multiplies. (B, C, H, W), any size.
+    """y_i = x_i / sqrt(beta_i + sum_j gamma_ij x_j^2) at every position, the inverse multiplies. (B, C, H, W).
 
     Source: Balle, Laparra, Simoncelli, "Density modeling of images using a generalized normalization
-    transformation", ICLR 2016, equation 3 with the exponents 2 and 1/2; the inverse with a multiplication is that of
-    "End-to-end optimized image compression", ICLR 2017, section 2.
+    transformation", ICLR 2016, with the exponents 2 and 1/2; the inverse by a multiplication is that of "End-to-end
+    optimized image compression", ICLR 2017.
 
     `beta` (C,) and `gamma` (C, C) are held as sqrt(value + 2^-36), which keeps values positive and makes steps near
     zero small. beta >= beta_min, gamma >= 0; below these bounds only gradients that push back pass.
     """
 
-    def __init__(
-        self, channels: int, inverse: bool = False, beta_min: float = 1e-6, gamma_init: float = 0.1
-    ) -> None:
+    def __init__(self, channels: int, inverse: bool = False, beta_min: float = 1e-6, gamma_init: float = 0.1) -> None:
         super().__init__()
         self.inverse, self.beta_min = inverse, beta_min
         self.beta = nn.Parameter((torch.ones(channels) + PEDESTAL).sqrt())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lichen.errors import WeightsError
-from lichen.models import light
+from lichen.models import compressai, light, minnen2018
 from lichen.models.base import Model
 
 
@@ -43,12 +44,18 @@ def find(name: str | int) -> Entry:
     raise WeightsError(f"no model is called {name}: Lichen knows {', '.join(REGISTRY)}")
 
 
-def create(name: str, preset: str = "default") -> Model:
-    """A model with untrained weights, its `name` and `preset` set."""
+def create(name: str, preset: str | None = None) -> Model:
+    """A model with untrained weights, of its first preset where none is named. WeightsError for unknown ones."""
     entry = find(name)
+    preset = next(iter(entry.presets)) if preset is None else preset
     if preset not in entry.presets:
         raise WeightsError(f"{name} has no preset {preset}: it has {', '.join(entry.presets)}")
-    model = entry.build(entry.presets[preset])
+    return build(entry, entry.presets[preset])
+
+
+def build(entry: Entry, config: Any) -> Model:
+    """A model of a configuration, with untrained weights, that knows its name."""
+    model = entry.build(config)
     model.name = entry.name
     return model
 
@@ -63,3 +70,24 @@ register(
         "this library; prior after Minnen, Balle, Toderici, NeurIPS 2018",
     )
 )
+
+_MINNEN2018 = {
+    "minnen2018-factorized": (2, "factorized prior", "Balle, Minnen, Singh, Hwang, Johnston, ICLR 2018"),
+    "minnen2018-scale": (3, "scale hyperprior", "Balle, Minnen, Singh, Hwang, Johnston, ICLR 2018"),
+    "minnen2018-mean-scale": (4, "mean and scale hyperprior", "Minnen, Balle, Toderici, NeurIPS 2018"),
+    "minnen2018-context": (5, "context model without hyperprior", "Minnen, Balle, Toderici, NeurIPS 2018"),
+    "minnen2018-joint": (6, "context model and hyperprior", "Minnen, Balle, Toderici, NeurIPS 2018"),
+}
+
+for _name, (_number, _summary, _citation) in _MINNEN2018.items():
+    register(
+        Entry(
+            _name,
+            _number,
+            minnen2018.Minnen2018,
+            minnen2018.PRESETS[_name],
+            _summary,
+            _citation,
+            functools.partial(compressai.translate, _name),
+        )
+    )

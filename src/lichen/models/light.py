@@ -152,13 +152,14 @@ class HyperSynthesis(nn.Module):
             nn.LeakyReLU(),
             nn.Linear(cfg.h, cfg.e),
         )
-        self.snap = Snap()
+        self.level, self.snap = nn.Linear(cfg.levels, cfg.e, bias=False), Snap()
 
     def forward(self, z_hat: Tensor, level: Level) -> Tensor:
         z_hat = self.snap(z_hat / level.z_g)
         guess = self.linear(z_hat).to(z_hat.dtype).permute(0, 3, 1, 2)
         guess = self.snap(F.interpolate(guess, scale_factor=4, mode="bilinear").permute(0, 2, 3, 1))
-        return torch.cat([self.net(z_hat), guess], dim=-1)
+        features = self.net(z_hat) + self.level(level.w)[:, None, None]
+        return torch.cat([features, guess + level.log_gs], dim=-1)
 
 
 class EntropyParameters(nn.Module):
@@ -169,16 +170,15 @@ class EntropyParameters(nn.Module):
         self.e, self.M = cfg.e, cfg.M
         self.context = nn.Linear(2 * cfg.M, cfg.e)
         self.lrelu, self.snap, self.scale = nn.LeakyReLU(), Snap(), gaussian.LogScale()
-        self.level = nn.Linear(cfg.levels, cfg.e, bias=False)
         self.hidden, self.out = nn.Linear(cfg.e, cfg.e), nn.Linear(cfg.e, 2 * cfg.M)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, psi: Tensor, phi: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         features, guess = psi.split([self.e, self.M], dim=-1)
-        t = self.lrelu(features + self.context(phi) + self.level(level.w)[:, None, None])
+        t = self.lrelu(features + self.context(phi))
         mu, log_sigma = self.out(self.lrelu(self.hidden(t))).to(guess.dtype).chunk(2, dim=-1)
-        return self.snap(level.gs * mu), self.scale(level.log_gs + log_sigma + guess)
+        return self.snap(level.gs * mu), self.scale(log_sigma + guess)
 
 
 class LightPrior(JointPrior):

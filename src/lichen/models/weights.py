@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from lichen.container import write_atomic
 from lichen.errors import WeightsError
-from lichen.models import REGISTRY, Entry, create, find
+from lichen.models import REGISTRY, Entry, build, create, find
 from lichen.models.base import Model
 
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -48,9 +49,7 @@ def save(model: Model, path: Path, *, half: bool = False) -> None:
                 p.copy_(p.half().float())
     tensors = {k: (v.half() if half else v).contiguous() for k, v in model.state_dict().items()}
     metadata = {"model": model.name, "config": json.dumps(dataclasses.asdict(model.cfg)), "identity": identity(model).hex()}
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata)
-    part.replace(path)
+    write_atomic(path, safetensors.torch.save(tensors, metadata))
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -73,13 +72,12 @@ def read(path: Path) -> Model:
     entry = find(metadata["model"])
     config_class = type(next(iter(entry.presets.values())))
     try:
-        model = entry.build(config_class(**json.loads(metadata["config"])))
+        model = build(entry, config_class(**json.loads(metadata["config"])))
         with safe_open(path, framework="pt") as f:
             tensors = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
         model.load_state_dict(tensors)
     except (TypeError, ValueError, RuntimeError, SafetensorError) as e:
         raise WeightsError(f"{path} does not fit {entry.name}: {e}") from e
-    model.name = entry.name
     return model.eval()
 
 
@@ -135,10 +133,9 @@ def load(
 def _from_state_dict(entry: Entry, preset: str | None, state_dict: Mapping[str, Tensor]) -> Model:
     if entry.translate is not None:
         config, state_dict = entry.translate(state_dict)
-        model = entry.build(config)
-        model.name = entry.name
+        model = build(entry, config)
     else:
-        model = create(entry.name, preset or next(iter(entry.presets)))
+        model = create(entry.name, preset)
     try:
         model.load_state_dict(dict(state_dict))
     except RuntimeError as e:

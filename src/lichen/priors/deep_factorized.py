@@ -24,7 +24,6 @@ from lichen.coding import exact
 from lichen.coding.coder import Coder, code_batch
 from lichen.coding.exact import Array
 from lichen.coding.tables import Tables
-from lichen.errors import WeightsError
 from lichen.layers.bounds import lower_bound, straight_through
 from lichen.priors.gaussian import LIKELIHOOD_MIN
 
@@ -42,7 +41,7 @@ class DeepFactorized(nn.Module):
     def __init__(
         self, channels: int, widths: Sequence[int] = (3, 3, 3, 3), init_scale: float = 10.0, part: str = "z"
     ) -> None:
-        """widths: of the hidden layers. init_scale: about the width of the start's density. part: a name for its bits."""
+        """widths: of hidden layers. init_scale: the density's width at the start, about. part: what its bits are of."""
         super().__init__()
         self.part = part
         sizes = (1, *widths, 1)
@@ -179,20 +178,18 @@ def tables(density: DeepFactorized, median: Array) -> Tables:
     """For each channel the probabilities of the integers z - median, the same bits on every machine.
 
     median: (C,). A table leaves out a tail mass of at most 1e-9 / 2 to each side, and what is further than 2^10 from
-    the median. WeightsError where the density is none.
+    the median.
     """
     centre = np.asarray(median, np.float64)[:, None]
     low, high = np.full(centre.shape, -REACH), np.full(centre.shape, REACH)
-    for step in (REACH >> k for k in range(REACH.bit_length())):
+    for step in (2 * REACH >> k for k in range(REACH.bit_length() + 1)):
         further = logits_exact(density, centre + (low + step) - 0.5) <= -TAIL_LOGIT
         low = np.where(further & (low + step <= REACH), low + step, low)
         further = logits_exact(density, centre + (high - step) + 0.5) >= TAIL_LOGIT
         high = np.where(further & (high - step >= -REACH), high - step, high)
     edges = np.arange(int((high - low).max()) + 2) - 0.5
     cumulative = cumulative_exact(density, centre + low + edges)
-    pmf = cumulative[:, 1:] - cumulative[:, :-1]
-    if not (np.isfinite(pmf).all() and (pmf >= 0).all()):
-        raise WeightsError("the factorized prior's weights give no probabilities: this is not a trained network")
+    pmf = np.maximum(cumulative[:, 1:] - cumulative[:, :-1], 0.0)
     sizes = (high - low + 1).flatten().tolist()
     return Tables([p[:n] for p, n in zip(pmf, sizes, strict=True)], low.flatten().tolist())
 

@@ -98,4 +98,4 @@ class ExactLinearScale(nn.Module):
 
     def forward(self, sigma: Tensor) -> Tensor:
         """Scales of any sign; all below 0.11 share the first table."""
-        return torch.bucketize(sigma, self.thresholds)
+        return torch.bucketize(sigma.contiguous(), self.thresholds)

@@ -9,7 +9,7 @@ Minnen, Balle, Toderici: "Joint autoregressive and hierarchical priors for learn
 
 from __future__ import annotations
 
-import functools
+import copy
 import itertools
 from collections.abc import Sequence
 from typing import Any, Self
@@ -22,7 +22,7 @@ from lichen.coding.coder import Coder, code_batch
 from lichen.coding.exact import freeze
 from lichen.layers.bounds import straight_through
 from lichen.priors import gaussian
-from lichen.priors.context import KERNEL, Front, fronts
+from lichen.priors.context import all_at_once, wavefronts
 
 
 class JointPrior(nn.Module):
@@ -87,7 +87,9 @@ class JointPrior(nn.Module):
 
     def frozen(self) -> Self:
         """A copy whose `condition` and `code` are exact. h_a, which only the encoder runs, stays as it is."""
-        frozen = freeze(self)
+        others = copy.copy(self)
+        others._modules = {name: module for name, module in self._modules.items() if name != "h_a"}
+        frozen = freeze(others)
         frozen.h_a = self.h_a
         return frozen
 
@@ -98,37 +100,32 @@ class JointPrior(nn.Module):
         `shape` is (h, w), any size. Returns y_hat (B, h, w, M) float64, the same bits wherever it runs. The walk is
         one for encoder, decoder and meter: front by front, the latents of a front sorted by table.
         """
-        (h, w), B = shape, len(coders)
+        (h, w), B, context = shape, len(coders), self.context
         psi = None
         if self.h_a is not None:
             z = None if y is None else self.h_a(_pad_to_multiple(y, 4), level)
             z_hat = self.z_prior.code(coders, z, level, (-(-h // 4), -(-w // 4)))
             psi = self.h_s(z_hat, level)[:, :h, :w].flatten(0, 2)
-        y = None if y is None else y.double().flatten(0, 2)
-        r, M = KERNEL // 2, self.channels
-        device = self.device
-        y_hat = torch.empty(B * h * w, M, dtype=torch.float64, device=device)
-        seen = torch.zeros(B * (h + r) * (w + 2 * r), M, dtype=torch.float64, device=device)
-        for front in fronts(B, h, w) if self.context is not None else [_everything(B, h, w)]:
+        walk = all_at_once(B, h, w) if context is None else wavefronts(B, h, w, context.slope)
+        order = walk.order.to(self.device)  # from here on, rows are positions in this order
+        psi = None if psi is None else psi[order]
+        y = None if y is None else y.flatten(0, 2)[order].double()
+        y_hat = torch.empty(B * h * w, self.channels, dtype=torch.float64, device=self.device)
+        if context is not None:
+            past = y_hat.new_zeros(B * h * w + 1, context.width)  # the last row stands for all that is outside
+        for f, front in enumerate(walk.fronts):
             phi = None
-            if self.context is not None:
-                neighbours = seen.index_select(0, front.neighbours.to(device))
-                phi = self.context(neighbours.unflatten(0, (len(front.at), -1)))[None, None]
-            at = front.at.to(device)
-            psi_at = None if psi is None else psi.index_select(0, at)[None, None]
-            mu, index = (t[0, 0] for t in self.entropy_parameters(psi_at, phi, level))
-            residual = None if y is None else y.index_select(0, at).sub_(mu).round_()
-            values = mu + code_batch("y", coders, gaussian.tables(), index, residual)
-            y_hat.index_copy_(0, at, values)
-            if self.context is not None:
-                seen.index_copy_(0, front.padded.to(device), self.seen(values[None, None], level)[0, 0])
-        return y_hat.view(B, h, w, M)
-
-
-@functools.lru_cache(maxsize=64)
-def _everything(B: int, h: int, w: int) -> Front:
-    at = torch.arange(B * h * w)
-    return Front(at, at, at)
+            if context is not None:
+                neighbours = past.index_select(0, walk.neighbours[f].to(self.device))
+                phi = context(neighbours.unflatten(0, (front.stop - front.start, -1)))[None, None]
+            mu, index = self.entropy_parameters(None if psi is None else psi[None, None, front], phi, level)
+            mu, index = mu[0, 0], index[0, 0]
+            residual = None if y is None else y[front].sub_(mu).round_()
+            values = code_batch("y", coders, gaussian.tables(), index, residual).add_(mu)
+            y_hat[front] = values
+            if context is not None:
+                past[front] = context.entry(self.seen(values[None, None], level)[0, 0])
+        return y_hat[walk.rank.to(self.device)].view(B, h, w, self.channels)
 
 
 def _pad_to_multiple(y: Tensor, n: int) -> Tensor:

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.coding import exact
-from lichen.priors.context import KERNEL, causal_taps
+from lichen.priors.context import KERNEL, SLOPE, causal_kernel, causal_taps
 
 
 class FullContext(nn.Module):
     """Masked 5x5 convolution, strictly causal in raster order: y_hat (B, h, w, M) -> phi (B, h, w, 2 M).
 
-    Source: g_cm of Minnen, Balle, Toderici, NeurIPS 2018, section 3 and table 1; the mask is type A of van den Oord et
+    Source: g_cm of Minnen, Balle, Toderici, NeurIPS 2018, table 1; the mask is type A of van den Oord et
     al., "Conditional image generation with PixelCNN decoders", NeurIPS 2016. Only the 12 causal taps are stored.
     """
 
@@ -21,20 +21,41 @@ class FullContext(nn.Module):
         super().__init__()
         taps = len(causal_taps())
         linear = nn.Linear(taps * channels, 2 * channels)  # for its start, which looks at the number of inputs
-        self.weight = nn.Parameter(linear.weight.detach().unflatten(1, (channels, taps)).clone())  # (2 M, M, 12)
+        self.weight = nn.Parameter(linear.weight.detach().view(2 * channels, channels, taps).clone())  # (2 M, M, 12)
         self.bias = linear.bias  # (2 M,)
 
     def forward(self, x: Tensor) -> Tensor:
         """All positions at once, zeros outside the picture."""
-        n, taps = KERNEL * KERNEL, self.weight.shape[-1]
-        kernel = F.pad(self.weight, (0, n - taps)).unflatten(-1, (KERNEL, KERNEL))
-        phi = F.conv2d(x.permute(0, 3, 1, 2), kernel, self.bias, padding=KERNEL // 2)
+        phi = F.conv2d(x.permute(0, 3, 1, 2), causal_kernel(self.weight), self.bias, padding=KERNEL // 2)
         return phi.permute(0, 2, 3, 1).to(x.dtype)
 
     def exact(self) -> nn.Module:
-        """The twin at some positions, from their neighbours: (n, 12, M) -> (n, 2 M), one matrix product."""
-        weight = self.weight.detach().transpose(1, 2).flatten(1)  # (2 M, 12 M): inputs in the order tap, channel
-        return nn.Sequential(nn.Flatten(1), exact.ExactLinear(weight.contiguous(), self.bias))
+        """The twin that works on gathered neighbours."""
+        return ExactFullContext(self)
+
+
+class ExactFullContext(nn.Module):
+    """`FullContext` at some positions, from their neighbours' entries: (n, 12, M) -> (n, 2 M), one matrix product."""
+
+    weight: Tensor
+    bias: Tensor
+    slope = SLOPE
+
+    def __init__(self, twin: FullContext) -> None:
+        super().__init__()
+        weight = twin.weight.detach().transpose(1, 2).flatten(1).contiguous()  # (2 M, 12 M): inputs by tap, channel
+        exact.check_rows(weight)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", twin.bias.detach())
+        self.width = twin.weight.shape[1]  # of an entry
+
+    def entry(self, x: Tensor) -> Tensor:
+        """What is kept of a latent: (n, M), itself, on the grid."""
+        return exact.snap(x)
+
+    def forward(self, neighbours: Tensor) -> Tensor:
+        """Taps in the order of `causal_taps`."""
+        return F.linear(neighbours.flatten(1), self.weight, self.bias)
 
 
 def taps_of(kernel: Tensor) -> Tensor:

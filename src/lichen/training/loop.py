@@ -39,7 +39,7 @@ class TrainConfig:
     data: list[str]
     out: str
     model: str = "light"
-    preset: str = "default"
+    preset: str | None = None  # the model's first
     minutes: float = 60.0  # of training in all, over all resumes
     pause_after: float = math.inf  # minutes after which this run stops, to be resumed
     lmbda: float = 0.013  # rate against distortion, for models of one quality
@@ -56,6 +56,10 @@ class TrainConfig:
     checkpoint_seconds: float = 100.0
     validate_seconds: float = 600.0
     cache: str = field(default_factory=lambda: str(Path.home() / ".cache" / "lichen" / "pixels"))
+
+
+MAX_BLOWN = 20
+"""Steps without a finite gradient, one after another, that a training forgives by leaving them out."""
 
 
 @dataclass
@@ -252,6 +256,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
     began, before = time.monotonic(), at.seconds
     saved = checked = began
     running: dict[str, float] = {}
+    blown = 0
     columns = (BarColumn(20), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=rank != 0) as progress:
         bar = progress.add_task("", total=1.0)
@@ -278,10 +283,16 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
             loss = rate_distortion(bpp, mse, lmbda)
             opt.zero_grad(set_to_none=True)
             fabric.backward(loss)
-            fabric.clip_gradients(model, opt, max_norm=config.clip)
+            norm = fabric.clip_gradients(model, opt, max_norm=config.clip, error_if_nonfinite=False)
+            at.step += 1
+            if not math.isfinite(float(norm)):  # the same in all processes, so all leave the step out
+                blown += 1
+                if blown > MAX_BLOWN:
+                    raise LichenError(f"{blown} steps in a row gave no finite gradient: lower the learning rate (--lr)")
+                continue
+            blown = 0
             opt.step()
             average.update(net, at.step)
-            at.step += 1
             if log is not None:
                 now = {"loss": loss.item(), "bpp": bpp.mean().item(), "psnr": -10 * math.log10(mse.mean().item())}
                 running = {k: 0.98 * running.get(k, v) + 0.02 * v for k, v in now.items()}

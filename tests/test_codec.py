@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import lichen
+from lichen import codec
+from lichen.coding.coder import Decoder, Encoder
+from lichen.container import Container
+from lichen.models.base import Model
+
+Photo = npt.NDArray[np.uint8]
+
+
+def latents_of(data: bytes, model: Model) -> Tensor:
+    """y_hat of a file of one tile."""
+    file = codec.read(data)
+    shape = (-(-file.header.height // 16), -(-file.header.width // 16))
+    return model.code([Decoder(file.tiles[0])], None, codec.quality_tensor(file.header.quality), shape)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 3), (16, 16), (64, 64), (100, 131)])
+def test_any_size_survives(tiny: Model, photo: Photo, size: tuple[int, int]) -> None:
+    h, w = size
+    decoded = lichen.decode(lichen.encode(photo[:h, :w], model=tiny), model=tiny)
+    assert decoded.size == (w, h)
+    assert decoded.mode == "RGB"
+
+
+def test_forward_in_eval_mode_is_what_the_decoder_sees(tiny: Model, photo: Photo) -> None:
+    pixels = photo[:128, :192]
+    data = lichen.encode(pixels, 60, model=tiny)
+    with torch.inference_mode():
+        x_hat, bits = tiny(codec.to_tensor(pixels, tiny), codec.quality_tensor(codec.read(data).header.quality))
+    assert torch.equal(codec.reconstruct(codec.read(data), model=tiny), x_hat[0])
+    payload = len(codec.read(data).tiles[0])
+    assert abs(float(sum(bits.values())) / 8 - payload) <= 0.005 * payload + 16
+
+
+def test_a_batch_is_its_pictures(tiny: Model, photo: Photo) -> None:
+    x = torch.cat([codec.to_tensor(photo[i : i + 64, :64], tiny) for i in (0, 64, 128)])
+    quality = torch.tensor([20.0, 20.0, 20.0])
+    with torch.inference_mode():
+        together, bits = tiny(x, quality)
+        for b in range(3):
+            alone, own = tiny(x[b : b + 1], quality[b : b + 1])
+            assert torch.allclose(alone[0], together[b], atol=1e-4)
+            assert all(torch.allclose(own[k][0], bits[k][b], rtol=1e-3) for k in bits)
+
+
+@contextlib.contextmanager
+def arithmetic(threads: int, mkldnn: bool) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    with torch.backends.mkldnn.flags(enabled=mkldnn):
+        yield
+    torch.set_num_threads(before)
+
+
+def test_latents_are_exact_whatever_the_arithmetic(tiny: Model, photo: Photo) -> None:
+    """Encoded under one thread; decoded under two, with and without oneDNN, alone and in batches, in any order."""
+    q = torch.tensor([70.0])
+    pieces = [photo[i : i + 112, j : j + 144] for i, j in ((0, 0), (200, 100), (300, 300))]
+    with arithmetic(1, True), torch.inference_mode():
+        written, streams = [], []
+        for pixels in pieces:
+            encoder = Encoder()
+            written.append(tiny.code([encoder], tiny.analyse(codec.to_tensor(pixels, tiny), q), q))
+            streams.append(encoder.finish())
+    shape = (7, 9)
+    for threads, mkldnn in ((1, False), (2, True), (2, False)):
+        with arithmetic(threads, mkldnn):
+            for order in ([0, 1, 2], [2, 0, 1], [1], [2, 1]):
+                decoders = [Decoder(streams[i]) for i in order]
+                read = tiny.code(decoders, None, q, shape)
+                for k, i in enumerate(order):
+                    decoders[k].finish()
+                    assert torch.equal(read[k], written[i][0])
+    torch.set_num_threads(1)
+
+
+def test_encoding_in_a_batch_writes_the_same_bytes(tiny: Model, photo: Photo) -> None:
+    q = torch.tensor([70.0])
+    with torch.inference_mode():
+        y = [tiny.analyse(codec.to_tensor(photo[i : i + 64, :96], tiny), q) for i in (0, 300)]
+        together = [Encoder(), Encoder()]
+        tiny.code(together, torch.cat(y), q)
+        for encoder, own in zip(together, y, strict=True):
+            alone = Encoder()
+            tiny.code([alone], own, q)
+            assert alone.finish() == encoder.finish()
+
+
+def test_tiles_decode_to_the_latents_they_were_cut_from(tiny_light: Model, photo: Photo) -> None:
+    pixels = photo[:150, :330]
+    data = lichen.encode(pixels, 80, model=tiny_light, tile=1)
+    assert len(codec.read(data).tiles) == 3 * 6
+    one = np.asarray(lichen.decode(lichen.encode(pixels, 80, model=tiny_light, tile=0), model=tiny_light), float)
+    many = np.asarray(lichen.decode(data, model=tiny_light), float)
+    mse = [((v - pixels) ** 2).mean() for v in (one, many)]
+    assert abs(10 * np.log10(mse[0] / mse[1])) < 0.1  # the transforms run across the tiles' borders: no seams
+
+
+def test_grey_stays_grey(tiny_light: Model, photo: Photo) -> None:
+    grey = np.asarray(Image.fromarray(photo[:64, :64]).convert("L"))
+    decoded = lichen.decode(lichen.encode(grey, model=tiny_light), model=tiny_light)
+    assert decoded.mode == "L"
+
+
+def test_alpha_is_lossless_and_metadata_returns(tiny_light: Model, photo: Photo) -> None:
+    alpha = photo[:64, :80, 0]
+    image = Image.fromarray(np.dstack([photo[:64, :80], alpha]))
+    image.info["icc_profile"] = b"not a profile that anyone reads" * 9
+    exif = Image.Exif()
+    exif[0x010E] = "an astronaut"
+    image.info["exif"] = exif.tobytes()
+    decoded = lichen.decode(lichen.encode(image, model=tiny_light), model=tiny_light)
+    assert decoded.mode == "RGBA"
+    assert np.array_equal(np.asarray(decoded)[..., 3], alpha)
+    assert decoded.getexif()[0x010E] == "an astronaut"
+
+
+@pytest.mark.parametrize("quality", [0, 101, float("nan"), -5])
+def test_impossible_qualities(tiny_light: Model, photo: Photo, quality: float) -> None:
+    with pytest.raises(lichen.LichenError, match="between 1 and 100"):
+        lichen.encode(photo, quality, model=tiny_light)
+
+
+def test_more_quality_is_more_bytes_and_less_error(photo: Photo) -> None:
+    sizes, errors = [], []
+    for quality in (1, 12.5, 30, 60, 85, 100):
+        data = lichen.encode(photo[:256, :256], quality)
+        sizes.append(len(data))
+        errors.append(float(((np.asarray(lichen.decode(data), float) - photo[:256, :256]) ** 2).mean()))
+    assert sizes == sorted(sizes)
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_wrong_weights_are_named(tiny_light: Model, photo: Photo) -> None:
+    data = lichen.encode(photo[:64, :64], model=tiny_light)
+    with pytest.raises(lichen.LichenError, match="--weights"):
+        lichen.decode(data)
+    with pytest.raises(lichen.LichenError, match="give the weights"):
+        lichen.decode(data, model=lichen.load())
+
+
+def test_too_many_pixels_are_refused(tiny_light: Model, photo: Photo) -> None:
+    data = lichen.encode(photo[:64, :64], model=tiny_light)
+    with pytest.raises(lichen.LichenError):
+        lichen.decode(data, model=tiny_light, max_pixels=64 * 63)
+    with pytest.raises(lichen.LichenError):
+        lichen.encode(photo[:64, :64], model=tiny_light, max_pixels=64 * 63)
+
+
+def mended(data: bytes, rng: np.random.Generator) -> bytes:
+    """A file with some bytes of a payload changed and its checksum mended, so that damage reaches the coder."""
+    file = Container.from_bytes(data)
+    tile = bytearray(file.tiles[0])
+    for _ in range(rng.integers(1, 5)):
+        if tile and rng.random() < 0.8:
+            tile[rng.integers(len(tile))] = rng.integers(256)
+        else:
+            del tile[rng.integers(len(tile) + 1) :]
+    return Container(file.header, [bytes(tile), *file.tiles[1:]], file.chunks).to_bytes()
+
+
+def test_corruption_raises_lichen_errors_alone(tiny: Model, photo: Photo) -> None:
+    rng = np.random.default_rng(0)
+    data = lichen.encode(photo[:48, :64], 30, model=tiny)
+    for k in range(300):
+        bad = bytearray(data)
+        for _ in range(rng.integers(1, 4)):
+            bad[rng.integers(len(bad))] ^= int(rng.integers(1, 256))
+        candidate = mended(data, rng) if k % 2 else bytes(bad)
+        try:
+            assert lichen.decode(candidate, model=tiny).size == (64, 48)
+        except lichen.LichenError:
+            continue
+        assert k % 2 or candidate == data  # a flipped byte never passes unnoticed

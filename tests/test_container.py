@@ -1,0 +1,426 @@
+"""The .lichen file: exact bytes, checks, fuzz, atomic writing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import stat
+import struct
+import subprocess
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import pytest
+
+from lichen import container
+from lichen.container import OPTIONAL, SIGNATURE, Container, Header, header_only, parts, read_bytes, write_atomic
+from lichen.errors import DamagedError, LichenError, LimitError, NotLichenError, VersionError
+
+WEIGHTS = bytes.fromhex("0123456789abcdef")
+PLAIN = Container(Header(1, WEIGHTS, 75 * 256, 768, 512), [b"coded latents"])
+FULL = Container(
+    Header("experiment", WEIGHTS, 0, 1030, 601, tile=8, grey=True),
+    [bytes([i]) * (100 * i) for i in range(6)],
+    {"ALPH": b"\xff", "ICCP": b"profile", "EXIF": b"MM\0*", "XMP ": b"<x/>" * 99},
+)
+
+# Bytes that every later version must read and write alike. The text after each line is the field.
+GOLDEN = bytes.fromhex(
+    "894c49430d0a1a0a"  # signature
+    "48454144"  # HEAD
+    "13"  # 19 bytes follow
+    "01"  # version
+    "01"  # model
+    "0123456789abcdef"  # weights
+    "4b00"  # quality 75
+    "8006"  # width 768
+    "8004"  # height 512
+    "00"  # one tile
+    "00"  # RGB
+    "01"  # one chunk follows
+    "e52def90"  # CRC-32
+    "54494c45"  # TILE
+    "0d"  # 13 bytes follow
+    "636f646564206c6174656e7473"  # "coded latents"
+    "8a705912"  # CRC-32
+)
+
+
+def chunk(kind: bytes, payload: bytes) -> bytes:
+    """An independent writer of chunks, for files that `to_bytes` would refuse to write."""
+    length, n = bytearray(), len(payload)
+    while n >= 128:
+        length.append(n % 128 + 128)
+        n //= 128
+    body = kind + bytes(length) + bytes([n]) + payload
+    return body + struct.pack(">I", zlib.crc32(body))
+
+
+def chunks_of(data: bytes) -> list[tuple[bytes, bytes]]:
+    return [(p.type.encode(), data[p.offset : p.offset + p.length]) for p in parts(data)]
+
+
+def assembled(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    return SIGNATURE + b"".join(chunk(kind, payload) for kind, payload in chunks)
+
+
+def head(
+    version: int = 1, width: bytes = b"\x01", height: bytes = b"\x01", tile: bytes = b"\0", colour: int = 0, n: int = 1
+) -> bytes:
+    return bytes([version, 1]) + WEIGHTS + b"\0\0" + width + height + tile + bytes([colour, n])
+
+
+def test_golden_bytes() -> None:
+    assert PLAIN.to_bytes() == GOLDEN
+    assert Container.from_bytes(GOLDEN) == PLAIN
+
+
+def test_golden_bytes_of_a_file_with_everything() -> None:
+    data = FULL.to_bytes()
+    assert len(data) == 2050
+    assert hashlib.sha256(data).hexdigest() == "9d5d72afaa925f90ad8fb2da9bc0414a0cacd94a42f34453d2c7de0cc1f39fe9"
+    assert Container.from_bytes(data) == FULL
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_round_trip_from_any_buffer(kind: type) -> None:
+    for file in (PLAIN, FULL):
+        assert Container.from_bytes(kind(file.to_bytes())) == file
+
+
+@pytest.mark.parametrize("side", [1, 127, 128, 16383, 16384, 2**21 - 1, 2**21, 2**24])
+def test_sizes_round_trip(side: int) -> None:
+    header = Header(255, WEIGHTS, 0xFFFF, side, 1)
+    assert Container.from_bytes(Container(header, [b""]).to_bytes()).header == header
+
+
+@pytest.mark.parametrize("n", [0, 1, 127, 128, 16383, 16384, 2**21 - 1])
+def test_overhead_of_one_tile(n: int) -> None:
+    file = Container(Header(255, WEIGHTS, 0xFFFF, 16383, 16383), [bytes(n)])
+    assert len(file.to_bytes()) - n <= 47
+
+
+def test_overhead_grows_by_one_byte_from_2_mebibytes_on() -> None:
+    assert len(Container(Header(255, WEIGHTS, 0xFFFF, 16383, 16383), [bytes(2**21)]).to_bytes()) - 2**21 == 48
+
+
+def test_grid() -> None:
+    assert FULL.header.grid == (2, 3)
+    assert Header(1, WEIGHTS, 0, 512, 513, tile=8).grid == (2, 1)
+    assert PLAIN.header.grid == (1, 1)
+
+
+def test_parts() -> None:
+    data = FULL.to_bytes()
+    found = parts(data)
+    assert [p.type for p in found] == ["HEAD", *["TILE"] * 6, *OPTIONAL]
+    assert [data[p.offset : p.offset + p.length] for p in found[1:7]] == FULL.tiles
+    assert [data[p.offset : p.offset + p.length] for p in found[7:]] == list(FULL.chunks.values())
+
+
+def test_header_only_needs_the_beginning_alone() -> None:
+    assert header_only(FULL.to_bytes()[:512]) == FULL.header
+    longest = Header("m" * 255, WEIGHTS, 1, 2**24, 2**24, tile=2**18)
+    assert header_only(Container(longest, [b"x" * 600]).to_bytes()[:512]) == longest
+
+
+@pytest.mark.parametrize("file", [PLAIN, FULL], ids=["plain", "full"])
+@pytest.mark.parametrize("change", [0x01, 0x80, 0x20, 0xFF, 0x55])
+def test_any_flipped_byte_is_detected(file: Container, change: int) -> None:
+    data = file.to_bytes()
+    for i in range(len(data)):
+        with pytest.raises(LichenError):
+            Container.from_bytes(data[:i] + bytes([data[i] ^ change]) + data[i + 1 :])
+
+
+def test_any_other_value_of_any_byte_is_detected() -> None:
+    for i, value in enumerate(GOLDEN):
+        for other in range(256):
+            if other != value:
+                with pytest.raises(LichenError):
+                    Container.from_bytes(GOLDEN[:i] + bytes([other]) + GOLDEN[i + 1 :])
+
+
+def test_any_truncation_is_detected() -> None:
+    data = FULL.to_bytes()
+    for n in range(len(data)):
+        with pytest.raises(DamagedError):
+            Container.from_bytes(data[:n])
+        with pytest.raises(DamagedError):
+            parts(data[:n])
+
+
+def test_trailing_bytes_are_detected() -> None:
+    for tail in (b"\0", b"garbage", chunk(b"EXIF", b""), GOLDEN):
+        with pytest.raises(DamagedError, match="follow the end"):
+            Container.from_bytes(GOLDEN + tail)
+
+
+def test_random_corruption_raises_lichen_errors_alone() -> None:
+    rng = random.Random(0)
+    originals = [PLAIN.to_bytes(), FULL.to_bytes()]
+    for trial in range(10_000):
+        data = bytearray(originals[trial % 2])
+        for _ in range(rng.randint(1, 8)):
+            at = rng.randrange(len(data) + 1)
+            match rng.randrange(4):
+                case 0:
+                    data[at : at + 1] = rng.randbytes(1)
+                case 1:
+                    del data[at : at + rng.randint(1, 40)]
+                case 2:
+                    data[at:at] = rng.randbytes(rng.randint(1, 40))
+                case _:
+                    source = rng.randrange(len(data) + 1)
+                    data[at : at + 20] = data[source : source + 20]
+        if bytes(data) in originals:
+            continue
+        for read in (Container.from_bytes, parts):
+            with pytest.raises(LichenError):
+                read(bytes(data))
+
+
+def test_corruption_with_mended_checksums_raises_lichen_errors_alone() -> None:
+    rng = random.Random(1)
+    originals = [PLAIN.to_bytes(), FULL.to_bytes()]
+    kinds = [b"HEAD", b"TILE", b"ALPH", b"EXIF", b"XMP ", b"abcd", b"ABCD", b"\0\0\0\0", b"T\xc4LE", b" ILE"]
+    read = 0
+    for trial in range(10_000):
+        chunks = chunks_of(originals[trial % 2])
+        for _ in range(rng.randint(1, 3)):
+            i = rng.randrange(len(chunks)) if rng.random() < 0.5 else 0
+            kind, payload = chunks[i]
+            match rng.randrange(6):
+                case 0:
+                    chunks[i] = rng.choice(kinds), payload
+                case 1:
+                    chunks.insert(rng.randrange(len(chunks) + 1), (rng.choice(kinds), payload))
+                case 2 if len(chunks) > 1:
+                    del chunks[i]
+                case 3:
+                    j = rng.randrange(len(chunks))
+                    chunks[i], chunks[j] = chunks[j], chunks[i]
+                case _:
+                    changed = bytearray(payload)
+                    at = rng.randrange(len(changed) + 1)
+                    changed[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
+                    chunks[i] = kind, bytes(changed)
+        data = assembled(chunks)
+        try:
+            file = Container.from_bytes(data)
+        except LichenError:
+            continue
+        read += 1
+        rows, columns = file.header.grid
+        assert len(file.tiles) == rows * columns
+        assert Container.from_bytes(file.to_bytes()) == file
+    assert 500 < read < 9500  # the fuzz goes past the checksums, and meets the checks behind them
+
+
+def test_memory_follows_the_input_not_its_claims() -> None:
+    huge = b"\x80\x80\x80\x08"  # 2^24
+    claims = [
+        SIGNATURE + chunk(b"HEAD", head(width=huge, height=huge, tile=b"\x01")[:-1] + b"\xff\xff\xff\xff\x7f"),
+        SIGNATURE + chunk(b"HEAD", head(width=huge, height=huge, tile=b"\x01")) + chunk(b"TILE", b""),
+        SIGNATURE + chunk(b"HEAD", head()) + b"TILE\xff\xff\xff\xff\x7f",
+    ]
+    tracemalloc.start()
+    for data in claims:
+        for read in (Container.from_bytes, parts):
+            with pytest.raises(DamagedError) if read is not parts else _nothing_or_damaged():
+                read(data)
+    assert tracemalloc.get_traced_memory()[1] < 200_000
+    tracemalloc.stop()
+
+
+class _nothing_or_damaged:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type | None, *_: object) -> bool:
+        return kind is None or issubclass(kind, DamagedError)
+
+
+TILE = chunk(b"TILE", b"t")
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", DamagedError),
+        (b"\x89LI", DamagedError),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), NotLichenError),
+        (b"\xff\xd8\xff\xe0JFIF", NotLichenError),
+        (GOLDEN.replace(b"\r\n", b"\n"), DamagedError),
+        (GOLDEN.replace(b"\n", b"\r\n"), DamagedError),
+        (bytes(b & 0x7F for b in GOLDEN), DamagedError),
+        (SIGNATURE + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(version=0)) + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(version=2)) + TILE, VersionError),
+        (SIGNATURE + chunk(b"HEAD", b"\x02 of quite another layout") + b"and unknown things", VersionError),
+        (SIGNATURE + chunk(b"HEAD", head(colour=2)) + TILE, VersionError),
+        (SIGNATURE + chunk(b"HEAD", head(width=b"\0")) + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(width=b"\x81\x80\x80\x08")) + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(width=b"\x81\0")) + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(width=b"\x80\x80\x80\x80\x80\x01")) + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(tile=b"\x81\x80\x10")) + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head() + b"\0") + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head()[:-1]) + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=2)) + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=2)) + TILE + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=0)), DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=1)) + chunk(b"EXIF", b""), DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=2)) + chunk(b"EXIF", b"") + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=3)) + TILE + chunk(b"EXIF", b"") * 2, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=2)) + TILE + chunk(b"HEAD", head()), DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=2)) + TILE + chunk(b"HDR ", b"?"), VersionError),
+        (SIGNATURE + chunk(b"HEAD", head(n=2)) + TILE + chunk(b"1234", b"?"), DamagedError),
+        (SIGNATURE + chunk(b"HEAD", b"\x01\0\x01\xff" + head()[2:]) + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", b"\x01\0\x00" + head()[2:]) + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", b"\x01\0\x05\x1b[31m" + head()[2:]) + TILE, DamagedError),
+    ],
+)
+def test_errors(data: bytes, error: type[LichenError]) -> None:
+    with pytest.raises(LichenError) as caught:
+        Container.from_bytes(data)
+    assert caught.type is error
+    assert len(str(caught.value)) > 20
+
+
+def test_unknown_ancillary_chunks_are_skipped() -> None:
+    data = SIGNATURE + chunk(b"HEAD", head(n=4)) + chunk(b"tidx", b"1") + TILE + chunk(b"note", b"2") * 2
+    file = Container.from_bytes(data)
+    assert (file.tiles, file.chunks) == ([b"t"], {})
+    assert [p.type for p in parts(data)] == ["HEAD", "tidx", "TILE", "note", "note"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": 0},
+        {"model": 256},
+        {"model": ""},
+        {"model": "x" * 256},
+        {"model": "\ud800"},
+        {"model": "a\nb"},
+        {"weights": b"short"},
+        {"quality": -1},
+        {"quality": 65536},
+        {"width": 0},
+        {"tile": 2**18 + 1},
+        {"version": 2},
+    ],
+)
+def test_headers_that_cannot_be_written(change: dict[str, object]) -> None:
+    values: dict[str, object] = {"model": 1, "weights": WEIGHTS, "quality": 0, "width": 1, "height": 1}
+    with pytest.raises(ValueError):
+        Header(**(values | change))  # type: ignore[arg-type]
+
+
+def test_pictures_beyond_the_format() -> None:
+    with pytest.raises(LimitError, match="16777216"):
+        Header(1, WEIGHTS, 0, 2**24 + 1, 1)
+
+
+def test_containers_that_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match="2 tiles"):
+        Container(PLAIN.header, [b"", b""]).to_bytes()
+    with pytest.raises(ValueError, match="ICC!"):
+        Container(PLAIN.header, [b""], {"ICC!": b""}).to_bytes()
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_read_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.lichen"
+    path.write_bytes(GOLDEN)
+    assert read_bytes(path) == GOLDEN
+    with pytest.raises(NotLichenError, match="No such file"):
+        read_bytes(tmp_path / "missing.lichen")
+    with pytest.raises(NotLichenError, match="directory"):
+        read_bytes(tmp_path)
+    with pytest.raises(NotLichenError):
+        read_bytes("a\0b")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_read_bytes_stops_at_a_foreign_signature() -> None:
+    with pytest.raises(NotLichenError):
+        read_bytes("/dev/zero")  # which never ends
+
+
+def test_write_atomic(tmp_path: Path) -> None:
+    path = tmp_path / "a.lichen"
+    write_atomic(path, b"one")
+    assert path.read_bytes() == b"one"
+    write_atomic(str(path), memoryview(b"two"))
+    assert path.read_bytes() == b"two"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_write_atomic_respects_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "ours", b"")
+        (tmp_path / "usual").write_bytes(b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_write_atomic_keeps_permissions_and_links(tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    write_atomic(link, b"new")
+    assert link.is_symlink()
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs /dev/null")
+def test_write_atomic_leaves_devices_alone() -> None:
+    write_atomic("/dev/null", b"gone")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_write_atomic_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt if failing == "fsync" else OSError("disk full")
+
+    path = tmp_path / "a.lichen"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(*((container.os, "fsync") if failing == "fsync" else (Path, "replace")), fail)
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_atomic_into_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_atomic(tmp_path / "missing" / "a", b"")
+    with pytest.raises(IsADirectoryError):
+        write_atomic(tmp_path, b"")
+
+
+@pytest.mark.skipif(shutil.which("file") is None, reason="needs file(1)")
+def test_magic_of_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
+    lines = text.split("```magic\n")[1].split("```")[0]
+    (tmp_path / "magic").write_text(lines)
+    (tmp_path / "a").write_bytes(GOLDEN)
+    shown = subprocess.run(
+        ["file", "-b", "-m", "magic", "a"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.strip() == "Lichen compressed image, version 1"
+    mime = ["file", "-b", "--mime-type", "-m", "magic", "a"]
+    assert subprocess.run(mime, cwd=tmp_path, capture_output=True, text=True).stdout.strip() == "image/x-lichen"
