@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--regenerate-golden", action="store_true", help="write tests/golden anew: a change of the bitstream")
+    parser.addoption("--regenerate-golden", action="store_true", help="write tests/golden anew")
 
 
 @pytest.fixture(scope="session")

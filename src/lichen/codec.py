@@ -86,14 +86,14 @@ def encode(
     return Container(header, streams, pictures.to_chunks(picture)).to_bytes()
 
 
-def decode(
-    data: bytes | str | Path, *, model: Model | None = None, max_pixels: int | None = MAX_PIXELS
-) -> Image.Image:
+def decode(data: bytes | str | Path, *, model: Model | None = None, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
     """The picture of a .lichen file (its bytes or its path) as a PIL image: mode L, LA, RGB or RGBA.
 
     ICC profile, EXIF and XMP are in its `info`. model: needed only for files written with weights that do not ship.
-    max_pixels: the largest picture that is decoded, None for any. Raises NotLichenError for another format, DamagedError, VersionError for a newer one, WeightsError where the
-    weights are missing, LimitError for too many pixels.
+    max_pixels: the largest picture that is decoded, None for any.
+
+    Raises NotLichenError for another format, DamagedError, VersionError for a newer one, WeightsError where the weights
+    are missing, LimitError for too many pixels.
     """
     return decode_picture(data, model=model, max_pixels=max_pixels).to_pil()
 
@@ -117,7 +117,7 @@ def reconstruct(file: Container, *, model: Model | None = None) -> Tensor:
     h, w = -(-header.height // model.stride), -(-header.width // model.stride)
     boxes = tile_boxes(h, w, header.tile, model)
     if len(boxes) != len(file.tiles):
-        raise DamagedError(f"{len(file.tiles)} tiles where the size asks for {len(boxes)}: get another copy of the file")
+        raise DamagedError(f"{len(file.tiles)} tiles and not the {len(boxes)} that its size asks for: get another copy")
     with torch.inference_mode():
         q = quality_tensor(header.quality)
         y_hat: Tensor | None = None
@@ -144,7 +144,7 @@ def read(data: bytes | str | Path) -> Container:
 
 
 def to_tensor(pixels: npt.NDArray[np.uint8], model: Model) -> Tensor:
-    """(H, W) or (H, W, 3) uint8 -> (1, 3, H', W') in 0..1, its edges repeated up to the next multiples of the stride."""
+    """(H, W) or (H, W, 3) uint8 -> (1, 3, H', W') in 0..1, edges repeated up to the next multiples of the stride."""
     v = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
     pad = [(0, -n % model.stride) for n in v.shape[:2]]
     v = np.pad(v, [*pad, (0, 0)], mode="edge")
@@ -195,9 +195,7 @@ def tile_boxes(h: int, w: int, tile: int, model: Model) -> list[Box]:
     if not tile:
         return [Box(0, 0, h, w)]
     side = tile * 64 // model.stride
-    return [
-        Box(i, j, min(i + side, h), min(j + side, w)) for i in range(0, h, side) for j in range(0, w, side)
-    ]
+    return [Box(i, j, min(i + side, h), min(j + side, w)) for i in range(0, h, side) for j in range(0, w, side)]
 
 
 def _equal_shapes(boxes: list[Box]) -> list[list[int]]:

@@ -50,7 +50,7 @@ def test_neighbours_are_the_taps_and_pictures_stay_apart() -> None:
         for at in walk.order[front].tolist():
             b, i, j = at // (h * w), at // w % h, at % w
             for di, dj in causal_taps(2):
-                inside = 0 <= i + di and 0 <= j + dj < w
+                inside = i + di >= 0 and 0 <= j + dj < w
                 assert raster[next(found)] == (((b * h + i + di) * w + j + dj) if inside else None)
 
 

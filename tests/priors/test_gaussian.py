@@ -23,7 +23,8 @@ def test_tables_are_the_density_that_training_uses() -> None:
 
 
 def test_scales_find_the_nearest_table() -> None:
-    sigma = gaussian.SIGMA_MIN * (gaussian.SIGMA_MAX / gaussian.SIGMA_MIN) ** (torch.arange(64, dtype=torch.float64) / 63)
+    share = torch.arange(64, dtype=torch.float64) / 63
+    sigma = gaussian.SIGMA_MIN * (gaussian.SIGMA_MAX / gaussian.SIGMA_MIN) ** share
     for off in (0.95, 1.0, 1.05):
         assert torch.equal(gaussian.ExactLinearScale()(sigma * off), torch.arange(64))
         assert torch.equal(gaussian.ExactLogScale()((sigma * off).log()).long(), torch.arange(64))

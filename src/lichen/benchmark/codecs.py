@@ -22,6 +22,7 @@ import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -107,22 +108,33 @@ class PillowCodec:
 
 
 class LichenCodec:
-    """A model of Lichen through its files; by default the model that ships."""
+    """A model of Lichen through its files: by default the one that ships, else `model`, or that of a weights file.
+
+    threads: of torch, for the whole process; None leaves them as they are.
+    """
 
     def __init__(
-        self, model: Model | None = None, *, name: str = "lichen", settings: Sequence[float] = LICHEN_QUALITIES
+        self,
+        model: Model | None = None,
+        *,
+        weights: str | Path | None = None,
+        name: str = "lichen",
+        settings: Sequence[float] = LICHEN_QUALITIES,
+        threads: int | None = None,
     ) -> None:
         self.name, self.settings = name, settings
-        self._model = model
+        self._model, self._weights, self._threads = model, weights, threads
 
-    @property
+    @functools.cached_property
     def model(self) -> Model:
         """The weights, loaded at first use. WeightsError where they are missing."""
-        if self._model is None:
-            import lichen
+        import torch
 
-            self._model = lichen.load()
-        return self._model
+        import lichen
+
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        return lichen.load(weights=self._weights) if self._model is None else self._model
 
     @property
     def version(self) -> str:

@@ -129,13 +129,16 @@ class Decoder:
 
     def code(self, part: str, tables: Tables, index: Indices, values: Integers | None = None) -> Integers:
         """Read as many values as there are indices."""
+        try:
+            return self._read(tables, index)
+        except (AssertionError, ValueError) as e:  # constriction's words for impossible input
+            raise DamagedError("the coded latents make no sense: the file is damaged, get another copy") from e
+
+    def _read(self, tables: Tables, index: Indices) -> Integers:
         order, runs = _by_key(index)
         ordered, models = np.empty(len(index), np.int64), tables.models
-        try:
-            for table, start, end in runs:
-                ordered[start:end] = self._coder.decode(models[table], end - start)
-        except (AssertionError, ValueError) as e:
-            raise DamagedError("the coded latents make no sense: the file is damaged, get another copy") from e
+        for table, start, end in runs:
+            ordered[start:end] = self._coder.decode(models[table], end - start)
         values = np.empty_like(ordered)
         values[order] = ordered
         outside = np.flatnonzero(values == tables.escape[index])

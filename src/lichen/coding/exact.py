@@ -95,7 +95,7 @@ def normal_cdf(x: Array) -> Array:
 
 
 class Snap(nn.Module):
-    """Marks where numbers have to return to the grid other than in a layer: the identity in float, `snap` when frozen."""
+    """Marks where numbers return to the grid other than in a layer: the identity in float, `snap` when frozen."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape."""
@@ -216,7 +216,7 @@ def check_rows(weight: Tensor) -> None:
     """Raise WeightsError if a row (out, in) is too large for exact sums."""
     norm = float(weight.abs().sum(1).max())
     if not norm <= ROW_LIMIT:  # NaN too
-        raise WeightsError(f"weights with a row of L1 norm {norm:g} are too large for exact coding (limit {ROW_LIMIT:g})")
+        raise WeightsError(f"weights with a row of L1 norm {norm:g} are too large for exact coding ({ROW_LIMIT:g})")
 
 
 def _twin(module: nn.Module) -> nn.Module | None:

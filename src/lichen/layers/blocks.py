@@ -54,8 +54,11 @@ class ExactDepthwise(nn.Module):
 class Block(nn.Module):
     """Pointwise, depthwise 3x3, pointwise; then a gated pointwise feed-forward. Both residual.
 
-        x --+-- p1 -- lrelu -- d -- * (1 + scale) + shift -- lrelu -- p2 --(+)--+-- f1 -- a, b -- lrelu(a) b -- f2 --(+)--
-            +--------------------------------------------------------------- |  +------------------------------------ |
+        x --+-- p1 -- lrelu -- d -- * (1 + scale) + shift -- lrelu -- p2 --(+)-- x'
+            +--------------------------------------------------------------->|
+
+        x' --+-- f1 -- a, b -- lrelu(a) b -- f2 --(+)--
+             +------------------------------------>|
 
     Both branches end in zeros at the start, so that a new block is the identity. Scale and shift are interpolated
     between `levels` of quality. The order pointwise-depthwise-pointwise follows MobileNetV2 (Sandler et al., CVPR

@@ -1,8 +1,8 @@
 """What every codec of this package can do, in terms of three things that its file defines.
 
-    analyse(x, quality) -> y         the analysis transform, pixels to latents
-    synthesise(y_hat, quality)       the synthesis transform, back to pixels
-    prior                            the probability of y: `forward` trains, `frozen().code` writes and reads
+analyse(x, quality) -> y         the analysis transform, pixels to latents
+synthesise(y_hat, quality)       the synthesis transform, back to pixels
+prior                            the probability of y: `forward` trains, `frozen().code` writes and reads
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Model(nn.Module):
         """What lmbda a quality (B,) stands for; models of variable rate alone."""
         raise NotImplementedError
 
-    def start_from(self, crops: Tensor) -> None:  # noqa: B027 (a hook that most models leave empty)
+    def start_from(self, crops: Tensor) -> None:
         """Set the weights from training crops (B, 3, 64, 64) in 0..1 before the first step, where a model can."""
 
     def forward(self, x: Tensor, quality: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:

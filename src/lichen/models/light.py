@@ -13,7 +13,7 @@ and a start from data: the untrained network is a Karhunen-Loeve transform with 
 theory asks for, its prior the regression of latent energies on their own principal components.
 
     x --s2d 8--> a_in --> blocks --s2d 2--> a_mid --> blocks --> a_out --> u --* g--> y
-                                                                                      |  prior: y_hat = mu + round(y - mu)
+                                                                                      |  y_hat = mu + round(y - mu)
     x_hat <--d2s 8-- s_out <-- blocks <--d2s 2-- s_mid <-- blocks <-- s_in <--* 1/g'-- y_hat
 
 Tensors are (B, H, W, C) inside, so that pointwise layers are matrix products. Pixels are 0..1.
@@ -66,7 +66,7 @@ def lmbda_of(quality: Tensor) -> Tensor:
 
 
 def level_weights(quality: Tensor, levels: int) -> Tensor:
-    """Quality (B,) in 1..100 -> (B, levels): weights of linear interpolation between levels evenly spaced in quality."""
+    """Quality (B,) in 1..100 -> (B, levels): weights of a linear interpolation between levels spaced evenly."""
     t = (quality - QUALITY_MIN) / (QUALITY_MAX - QUALITY_MIN) * (levels - 1)
     return (1 - (t[:, None] - torch.arange(levels, device=t.device)).abs()).clamp(min=0)
 
@@ -79,7 +79,7 @@ class Level:
     g: Tensor  # gain: y = u g
     log_gs: Tensor  # log of the gain times each channel's standard deviation at the start
     gs: Tensor
-    unit: Tensor  # 1 / sqrt(1 + gs^2): brings y to unit size, whether a channel spreads over many steps or hides below one
+    unit: Tensor  # 1 / sqrt(1 + gs^2): brings y to unit size, whether it spreads over many steps or hides below one
     z_log_g: Tensor
     z_g: Tensor
 
@@ -96,6 +96,7 @@ class Levels(nn.Module):
         self.exp, self.snap = Exp(), Snap()
 
     def forward(self, quality: Tensor) -> Level:
+        """Qualities (B,) in 1..100."""
         w = self.snap(level_weights(quality.to(self.log_gain.dtype), self.levels))
         log_g, z_log_g = (w @ self.log_gain)[:, None, None], (w @ self.z_log_gain)[:, None, None]
         log_gs = log_g + self.log_scale
@@ -116,11 +117,12 @@ class HyperAnalysis(nn.Module):
 
     @staticmethod
     def log_energy(y: Tensor, level: Level) -> Tensor:
-        """(B, h, w, M) -> (B, h/4, w/4, M): log of the mean magnitude of 4x4 latents, in units of the start's deviation."""
+        """(B, h, w, M) -> (B, h/4, w/4, M): log of the mean magnitude of 4x4 latents, in the start's deviations."""
         B, h, w, M = y.shape
         return ((y.abs().view(B, h // 4, 4, w // 4, 4, M).mean((2, 4)) / level.gs.to(y.dtype)) + 0.02).log()
 
     def forward(self, y: Tensor, level: Level) -> Tensor:
+        """h and w divide by 4."""
         unit, z_g = level.unit.to(y.dtype), level.z_g.to(y.dtype)
         t = F.leaky_relu(self.net1(y * unit))
         t = F.leaky_relu(self.net2(space_to_depth(self.depthwise(t), 2)))
@@ -132,11 +134,12 @@ class DepthToSpace(nn.Module):
     """(B, H, W, 4 C) -> (B, 2 H, 2 W, C)"""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any size."""
         return depth_to_space(x, 2)
 
 
 class HyperSynthesis(nn.Module):
-    """(B, h/4, w/4, N) -> (B, h, w, e + M): features for the entropy parameters, and a first guess of the log scales."""
+    """(B, h/4, w/4, N) -> (B, h, w, e + M): features for the entropy parameters, and a guess of the log scales."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -155,6 +158,7 @@ class HyperSynthesis(nn.Module):
         self.level, self.snap = nn.Linear(cfg.levels, cfg.e, bias=False), Snap()
 
     def forward(self, z_hat: Tensor, level: Level) -> Tensor:
+        """Any size."""
         z_hat = self.snap(z_hat / level.z_g)
         guess = self.linear(z_hat).to(z_hat.dtype).permute(0, 3, 1, 2)
         guess = self.snap(F.interpolate(guess, scale_factor=4, mode="bilinear").permute(0, 2, 3, 1))
@@ -175,6 +179,7 @@ class EntropyParameters(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, psi: Tensor, phi: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """Scales in the log, around the guess that comes with psi."""
         features, guess = psi.split([self.e, self.M], dim=-1)
         t = self.lrelu(features + self.context(phi))
         mu, log_sigma = self.out(self.lrelu(self.hidden(t))).to(guess.dtype).chunk(2, dim=-1)
@@ -213,6 +218,7 @@ class Analysis(nn.Module):
         self.coarse = nn.ModuleList(Block(cfg.c2, cfg.levels) for _ in range(cfg.n2))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """H and W divide by 16; w: (B, levels)."""
         t = self.into(space_to_depth(x, 8))
         for block in self.fine:
             t = block(t, w)
@@ -233,6 +239,7 @@ class Synthesis(nn.Module):
         self.log_gain = nn.Parameter(torch.zeros(cfg.levels, cfg.M))  # a correction of the inverse gain, log
 
     def forward(self, y_hat: Tensor, level: Level) -> Tensor:
+        """y_hat comes with its gain, which is taken off here."""
         t = self.into(y_hat / level.g * (level.w @ self.log_gain)[:, None, None].exp())
         for block in self.coarse:
             t = block(t, level.w)
@@ -277,11 +284,14 @@ class Light(Model):
         cfg, a, s, p = self.cfg, self.g_a, self.g_s, self.prior
         v = space_to_depth(crops.permute(0, 2, 3, 1), 8)
         m, q = _principal_components(v.reshape(-1, 192), cfg.c1)
-        _set(a.into, q.T, -(m @ q)), _set(s.out, q, m)
+        _set(a.into, q.T, -(m @ q))
+        _set(s.out, q, m)
         v = space_to_depth(a.into(v), 2)
         m, q = _principal_components(v.reshape(-1, 4 * cfg.c1), cfg.c2)
-        _set(a.mid, q.T, -(m @ q)), _set(s.mid, q, m)
-        _set(a.out, torch.eye(cfg.M, cfg.c2), torch.zeros(cfg.M)), _set(s.into, torch.eye(cfg.c2, cfg.M), torch.zeros(cfg.c2))
+        _set(a.mid, q.T, -(m @ q))
+        _set(s.mid, q, m)
+        _set(a.out, torch.eye(cfg.M, cfg.c2), torch.zeros(cfg.M))
+        _set(s.into, torch.eye(cfg.c2, cfg.M), torch.zeros(cfg.c2))
         u = a.out(a.mid(v))
         lmbda = lmbda_of(torch.linspace(QUALITY_MIN, QUALITY_MAX, cfg.levels))
         p.levels.log_gain.copy_((0.5 * (lmbda / 4e-4).log())[:, None].expand(-1, cfg.M))

@@ -48,7 +48,8 @@ def save(model: Model, path: Path, *, half: bool = False) -> None:
             for p in model.parameters():
                 p.copy_(p.half().float())
     tensors = {k: (v.half() if half else v).contiguous() for k, v in model.state_dict().items()}
-    metadata = {"model": model.name, "config": json.dumps(dataclasses.asdict(model.cfg)), "identity": identity(model).hex()}
+    config = json.dumps(dataclasses.asdict(model.cfg))
+    metadata = {"model": model.name, "config": config, "identity": identity(model).hex()}
     write_atomic(path, safetensors.torch.save(tensors, metadata))
 
 

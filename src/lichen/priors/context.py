@@ -79,9 +79,10 @@ class ExactDepthwiseContext(nn.Module):
         self.slope = twin.slope
         w = twin.weight.detach()  # (2 M, 2, 9)
         exact.check_rows(w.flatten(1))
-        self.register_buffer("weight", w.unflatten(0, (-1, 2)).permute(1, 3, 2, 0).flatten(2).contiguous())  # (2, 9, 2 M)
+        w = w.unflatten(0, (-1, 2)).permute(1, 3, 2, 0).flatten(2)  # (2, 9, 2 M): output, tap, entry
+        self.register_buffer("weight", w.contiguous())
         self.register_buffer("bias", twin.bias.detach().unflatten(0, (-1, 2)).T.contiguous())  # (2, M)
-        self.width = w.shape[0]  # of an entry
+        self.width = w.shape[2]  # of an entry
 
     def entry(self, x: Tensor) -> Tensor:
         """What is kept of a latent: (n, M) -> (n, 2 M), the values and their magnitudes."""
@@ -90,7 +91,10 @@ class ExactDepthwiseContext(nn.Module):
     def forward(self, neighbours: Tensor) -> Tensor:
         """Taps in the order of `causal_taps(1)`."""
         n, taps, width = neighbours.shape
-        phi = [(neighbours * w).view(n, 2 * taps, width // 2).sum(1).add_(b) for w, b in zip(self.weight, self.bias)]
+        phi = [
+            (neighbours * w).view(n, 2 * taps, width // 2).sum(1).add_(b)
+            for w, b in zip(self.weight, self.bias, strict=True)
+        ]
         return torch.stack(phi, dim=-1).flatten(1)
 
 

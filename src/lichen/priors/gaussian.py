@@ -44,7 +44,7 @@ def tables() -> Tables:
 
     A table reaches 5.5 sigma to both sides, at least 2. The same on every machine.
     """
-    sigmas = exact.exp(_LOG_MIN + _STEP * np.arange(SCALES))
+    sigmas = exact.exp(_LOG_MIN + _STEP * np.arange(SCALES, dtype=np.float64))
     pmfs, low = [], []
     for sigma in sigmas.tolist():
         reach = max(2, math.ceil(5.5 * sigma))
@@ -93,7 +93,7 @@ class ExactLinearScale(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        middles = exact.exp(_LOG_MIN + _STEP * (np.arange(SCALES - 1) + 0.5))
+        middles = exact.exp(_LOG_MIN + _STEP * (np.arange(SCALES - 1, dtype=np.float64) + 0.5))
         self.register_buffer("thresholds", torch.from_numpy(middles))
 
     def forward(self, sigma: Tensor) -> Tensor:
