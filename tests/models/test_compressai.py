@@ -1,18 +1,9 @@
-"""Agreement with CompressAI 1.2.8 (`pip install --no-deps compressai`, plus scipy), with the same random weights.
+"""Agreement with CompressAI 1.2.8, with the same random weights. It is imported bare: scripts/bare_compressai.py."""
 
-CompressAI's `__init__` files import point clouds, videos and data sets, and through them torchvision and
-torch-geometric. None of that is needed here: bare packages take the place of `compressai` and `compressai.models`, and
-a registry of decorators that do nothing that of `compressai.registry`; the modules of the four codecs
-(`compressai.models.google` and what it imports) then load as they are.
-"""
-
-import importlib
-import importlib.util
-import sys
-import types
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
+import bare_compressai
 import pytest
 import torch
 from torch import Tensor
@@ -34,30 +25,13 @@ HYPER = ["bmshj2018-hyperprior", "mbt2018-mean", "mbt2018"]
 
 
 @pytest.fixture(scope="module")
-def google() -> Any:
+def google() -> Iterator[Any]:
     """The module compressai.models.google."""
-    spec = importlib.util.find_spec("compressai")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("CompressAI is not installed: pip install --no-deps compressai scipy")
-    root = next(iter(spec.submodule_search_locations))
-    bare: dict[str, Any] = {n: types.ModuleType(n) for n in ("compressai", "compressai.models", "compressai.registry")}
-    bare["compressai"].__path__ = [root]
-    bare["compressai"].available_entropy_coders = lambda: ["ans"]
-    bare["compressai"].get_entropy_coder = lambda: "ans"
-    bare["compressai.models"].__path__ = [f"{root}/models"]
-
-    def decorator(name: str) -> Callable[[Any], Any]:
-        return lambda c: c
-
-    bare["compressai.registry"].register_model = bare["compressai.registry"].register_module = decorator
-    sys.modules.update(bare)
     try:
-        yield importlib.import_module("compressai.models.google")
+        with bare_compressai.google() as module:
+            yield module
     except ImportError as e:
-        pytest.skip(f"CompressAI does not import here: {e}")
-    finally:
-        for name in [n for n in sys.modules if n.partition(".")[0] == "compressai"]:
-            del sys.modules[name]
+        pytest.skip(str(e))
 
 
 def randomized(net: Any, seed: int = 0) -> Any:

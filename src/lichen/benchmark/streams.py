@@ -1,7 +1,7 @@
 """Does a .lichen file cost what the prior promised, and does it decode to what the model promised?
 
-For every tile's stream: the bits that a perfect coder would need under the prior's probabilities, against the bytes that
-the file has for it. For the picture: x_hat of the model's eval forward against x_hat decoded from the file.
+For every tile's stream: the bits that a perfect coder would need under the prior's probabilities, against the bytes
+that the file has for it. For the picture: x_hat of the model's eval forward against x_hat decoded from the file.
 """
 
 from __future__ import annotations

@@ -13,7 +13,9 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     p = commands.add_parser("encode", help="pictures to .lichen files", description="Encode pictures.")
     files.add_arguments(p, "pictures of any kind that Pillow reads", "the file to write")
-    p.add_argument("-q", "--quality", type=_quality, default=None, metavar="Q", help="1 (smallest) to 100 (best), default 75")
+    p.add_argument(
+        "-q", "--quality", type=_quality, default=None, metavar="Q", help="1 (smallest) to 100 (best), default 75"
+    )
     p.add_argument("--model", default=None, metavar="NAME", help="a model of `lichen models` (default: light)")
     p.set_defaults(run=run)
 

@@ -99,7 +99,9 @@ def run(pairs: Sequence[tuple[str, str]], work: Callable[[str, str], bytes], for
                 failed += 1
                 progress.console.print(
                     f"lichen: {source}: {e.strerror or e} ({e.filename or target})",
-                    markup=False, highlight=False, soft_wrap=True,
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
                 )
             progress.advance(task)
     return 1 if failed else 0

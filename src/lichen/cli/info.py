@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps({"file": source, **d}))
             continue
         quality = "fixed" if d["quality"] is None else f"{d['quality']:g}"
-        print(f"{source}: {d['width']} x {d['height']}, {d['colour']}, {d['bytes']:,} bytes, {d['bits_per_pixel']:.4f} bpp")
+        size = f"{d['width']} x {d['height']}, {d['colour']}"
+        print(f"{source}: {size}, {d['bytes']:,} bytes, {d['bits_per_pixel']:.4f} bpp")
         print(f"  model    {d['model']}, weights {d['weights']}, quality {quality}")
         sizes: dict[str, list[int]] = {}
         for kind, _, n in d["parts"]:

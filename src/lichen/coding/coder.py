@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from lichen.coding.tables import Tables
-from lichen.errors import DamagedError
+from lichen.errors import DamagedError, WeightsError
 
-Integers = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int32]
 Indices = npt.NDArray[np.uint16]
 
-MAX_BATCHES = 100  # sorted at once: a key (batch, table) has 16 bits
-ESCAPE_BITS = 31  # an escape reaches up to 2^31 beyond its table
+KEYS = 2**16  # of (batch, table), sorted at once
+ESCAPE_BITS = 31  # an escape's length is one of 32
+VALUE_MAX = 2**30  # of a latent's magnitude
 
 
 class Coder(Protocol):
@@ -35,9 +36,9 @@ class Coder(Protocol):
         ...
 
 
-def _by_key(key: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]]]:
+def _by_key(key: Indices) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]]]:
     """The order (n,) that sorts symbols by key, and the runs (key, start, end) of equal keys in it."""
-    order = np.argsort(key.astype(np.uint16), kind="stable")  # 16 bits: a radix sort
+    order = np.argsort(key, kind="stable")  # 16 bits: a radix sort
     counts = np.bincount(key)
     present = np.flatnonzero(counts)
     ends = np.cumsum(counts[present])
@@ -65,7 +66,7 @@ class Encoder:
         self._batches: list[tuple[Tables, Indices, Integers]] = []
 
     def code(self, part: str, tables: Tables, index: Indices, values: Integers | None) -> Integers:
-        """Write the values. ValueError where one is 2^32 or more outside its table."""
+        """Write the values, of magnitudes up to `VALUE_MAX`."""
         assert values is not None
         self._batches.append((tables, index, values))
         return values
@@ -78,7 +79,8 @@ class Encoder:
         start = 0
         while start < len(self._batches):
             tables, end = self._batches[start][0], start + 1
-            while end < len(self._batches) and self._batches[end][0] is tables and end - start < MAX_BATCHES:
+            limit = min(len(self._batches), start + KEYS // len(tables))
+            while end < limit and self._batches[end][0] is tables:
                 end += 1
             self._write(tables, self._batches[start:end])
             start = end
@@ -88,18 +90,19 @@ class Encoder:
         """Batches of the same tables: one sort by (batch, table) for all of them."""
         index = np.concatenate([i for _, i, _ in batches])
         values = np.concatenate([v for _, _, v in batches])
-        batch = np.repeat(np.arange(len(batches)), [len(i) for _, i, _ in batches])
+        key = np.concatenate([i + np.uint16(k * len(tables)) for k, (_, i, _) in enumerate(batches)])
         symbols, escape = values - tables.low[index], tables.escape[index]
-        outside = np.flatnonzero(symbols.view(np.uint64) >= escape.view(np.uint64))  # negative ones too
+        outside = np.flatnonzero(symbols.view(np.uint32) >= escape.view(np.uint32))  # negative ones too
         symbols[outside] = escape[outside]
-        order, runs = _by_key(batch * len(tables) + index)
-        ordered, models = symbols[order].astype(np.int32), tables.models
-        ends = np.searchsorted(batch[outside], np.arange(len(batches)), side="right").tolist()
-        at, done = 0, 0
-        for key, start, end in runs:
-            while key // len(tables) > at:
+        order, runs = _by_key(key)
+        ordered, models = symbols[order], tables.models
+        ends = np.searchsorted(key[outside] // len(models), np.arange(len(batches)), side="right").tolist()
+        at, done, encode = 0, 0, self._coder.encode
+        for k, start, end in runs:
+            batch, table = divmod(k, len(models))
+            while batch > at:
                 done, at = self._write_escapes(tables, index, values, outside[done : ends[at]], ends[at]), at + 1
-            self._coder.encode(ordered[start:end], models[key % len(tables)])
+            encode(ordered[start:end], models[table])
         self._write_escapes(tables, index, values, outside[done:], len(outside))
 
     def _write_escapes(self, tables: Tables, index: Indices, values: Integers, at: Any, end: int) -> int:
@@ -108,8 +111,6 @@ class Encoder:
             value, low, high = int(values[i]), int(tables.low[index[i]]), int(tables.high[index[i]])
             excess = low - value if value < low else value - high
             length = excess.bit_length() - 1
-            if length > ESCAPE_BITS:
-                raise ValueError(f"a latent of {value} cannot be written: the network's output has blown up")
             self._coder.encode(_ints(int(value < low)), _uniform(2))
             self._coder.encode(_ints(length), _uniform(ESCAPE_BITS + 1))
             rest = excess - (1 << length)
@@ -135,17 +136,20 @@ class Decoder:
             raise DamagedError("the coded latents make no sense: the file is damaged, get another copy") from e
 
     def _read(self, tables: Tables, index: Indices) -> Integers:
+        if not len(index):
+            return np.empty(0, np.int32)
         order, runs = _by_key(index)
-        ordered, models = np.empty(len(index), np.int64), tables.models
-        for table, start, end in runs:
-            ordered[start:end] = self._coder.decode(models[table], end - start)
-        values = np.empty_like(ordered)
-        values[order] = ordered
+        decode, models = self._coder.decode, tables.models
+        values = np.empty(len(index), np.int32)
+        values[order] = np.concatenate([decode(models[table], end - start) for table, start, end in runs])
         outside = np.flatnonzero(values == tables.escape[index])
         values += tables.low[index]
         for i in outside.tolist():
             below, excess = self._escape()
-            values[i] = tables.low[index[i]] - excess if below else tables.high[index[i]] + excess
+            value = int(tables.low[index[i]]) - excess if below else int(tables.high[index[i]]) + excess
+            if abs(value) > VALUE_MAX:
+                raise DamagedError("a coded latent is out of all bounds: the file is damaged, get another copy")
+            values[i] = value
         return values
 
     def _escape(self) -> tuple[bool, int]:
@@ -184,9 +188,12 @@ def code_batch(part: str, coders: Sequence[Coder], tables: Tables, index: Tensor
     Returns the values as float64 of index's shape, on its device.
     """
     indices = index.reshape(len(coders), -1).cpu().numpy().astype(np.uint16)
-    given = None if values is None else values.reshape(len(coders), -1).cpu().numpy()
-    out = np.empty(indices.shape, np.float64)
-    for b, coder in enumerate(coders):
-        v = None if given is None else given[b].astype(np.int64)
-        out[b] = coder.code(part, tables, indices[b], v)
-    return torch.from_numpy(out).view(index.shape).to(index.device)
+    integers: Sequence[Integers | None] = [None] * len(coders)
+    if values is not None:
+        given = values.reshape(len(coders), -1).cpu().numpy()
+        if given.size and not max(given.max(), -given.min()) <= VALUE_MAX:  # NaN too
+            raise WeightsError("a latent is out of bounds: the network's output has blown up, its weights are broken")
+        integers = list(given.astype(np.int32))
+    coded = [c.code(part, tables, i, v) for c, i, v in zip(coders, indices, integers, strict=True)]
+    flat = coded[0] if len(coded) == 1 else np.concatenate(coded)
+    return torch.from_numpy(flat.astype(np.float64)).view(index.shape).to(index.device)

@@ -39,8 +39,8 @@ class Tables:
     """
 
     def __init__(self, pmfs: Sequence[npt.NDArray[np.float64]], low: Sequence[int]) -> None:
-        self.low = np.asarray(low, np.int64)
-        self.high = self.low + np.asarray([len(p) for p in pmfs], np.int64) - 1
+        self.low = np.asarray(low, np.int32)
+        self.high = self.low + np.asarray([len(p) for p in pmfs], np.int32) - 1
         self.escape = self.high - self.low + 1  # the symbol of the escape; an integer's symbol is integer - low
         self.frequencies = []
         bits = []

@@ -47,7 +47,7 @@ class Config:
 
     c1: int = 128  # channels at 1/8
     c2: int = 320  # channels at 1/16, at least M
-    M: int = 320  # latent channels
+    M: int = 248  # latent channels
     N: int = 48  # hyper-latent channels
     n1: int = 3  # blocks at 1/8
     n2: int = 2  # blocks at 1/16
@@ -191,7 +191,7 @@ class LightPrior(JointPrior):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
-        self.channels, self.snap = cfg.M, Snap()
+        self.channels = cfg.M
         self.levels = Levels(cfg)
         self.h_a, self.z_prior, self.h_s = HyperAnalysis(cfg), NormalPrior(cfg.N), HyperSynthesis(cfg)
         self.context, self.entropy_parameters = DepthwiseContext(cfg.M), EntropyParameters(cfg)

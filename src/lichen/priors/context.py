@@ -69,7 +69,7 @@ class DepthwiseContext(nn.Module):
 
 
 class ExactDepthwiseContext(nn.Module):
-    """`DepthwiseContext` at some positions, from their neighbours' entries: (n, 9, 2 M) -> (n, 2 M)."""
+    """`DepthwiseContext` at some positions, from the latents before them."""
 
     weight: Tensor
     bias: Tensor
@@ -79,23 +79,19 @@ class ExactDepthwiseContext(nn.Module):
         self.slope = twin.slope
         w = twin.weight.detach()  # (2 M, 2, 9)
         exact.check_rows(w.flatten(1))
-        w = w.unflatten(0, (-1, 2)).permute(1, 3, 2, 0).flatten(2)  # (2, 9, 2 M): output, tap, entry
+        w = w.unflatten(0, (-1, 2)).permute(1, 2, 3, 0)[:, :, :, None]  # (2, 2, 9, 1, M): output, input, tap, channel
         self.register_buffer("weight", w.contiguous())
         self.register_buffer("bias", twin.bias.detach().unflatten(0, (-1, 2)).T.contiguous())  # (2, M)
-        self.width = w.shape[2]  # of an entry
 
-    def entry(self, x: Tensor) -> Tensor:
-        """What is kept of a latent: (n, M) -> (n, 2 M), the values and their magnitudes."""
-        return torch.cat([x, x.abs()], dim=-1)
-
-    def forward(self, neighbours: Tensor) -> Tensor:
-        """Taps in the order of `causal_taps(1)`."""
-        n, taps, width = neighbours.shape
-        phi = [
-            (neighbours * w).view(n, 2 * taps, width // 2).sum(1).add_(b)
-            for w, b in zip(self.weight, self.bias, strict=True)
-        ]
-        return torch.stack(phi, dim=-1).flatten(1)
+    def forward(self, past: Tensor, neighbours: Tensor) -> Tensor:
+        """past: (rows, M), on the grid; neighbours: (n, 9), the rows of each position's taps -> (n, 2 M)."""
+        n, taps = neighbours.shape
+        x = past.index_select(0, neighbours.T.flatten()).view(taps, n, -1)
+        magnitude = x.abs()
+        phi = x.new_empty(n, x.shape[2], 2)
+        for k, ((of_x, of_magnitude), bias) in enumerate(zip(self.weight, self.bias, strict=True)):
+            torch.add((x * of_x).addcmul_(magnitude, of_magnitude).sum(0), bias, out=phi[..., k])
+        return phi.flatten(1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,9 @@ class Walk:
     order: Tensor  # (B h w,): the position, in raster order over (B, h, w), that comes k-th
     rank: Tensor  # (B h w,): its inverse
     fronts: list[slice]  # of the order
-    neighbours: list[Tensor]  # a front's causal neighbours (n taps,) as places in the order, B h w outside the picture
+    neighbours: list[Tensor]  # (n, taps): each position's causal neighbours as places in the order
+    """B h w stands for what lies outside the picture. n is a front's size, filled up with rows of that to a multiple
+    of 4: matrix products of such heights take a fifth less time."""
 
 
 @functools.lru_cache(maxsize=32)
@@ -130,7 +128,7 @@ def wavefronts(B: int, h: int, w: int, slope: int = SLOPE) -> Walk:
         order,
         rank,
         [slice(end - n, end) for n, end in zip(sizes, ends, strict=True)],
-        [t.flatten() for t in neighbours.split(sizes)],
+        [F.pad(t, (0, 0, 0, -len(t) % 4), value=B * h * w) for t in neighbours.split(sizes)],
     )
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.coding.coder import Coder, code_batch
-from lichen.coding.exact import freeze
+from lichen.coding.exact import Snap, freeze
 from lichen.layers.bounds import straight_through
 from lichen.priors import gaussian
 from lichen.priors.context import all_at_once, wavefronts
@@ -53,9 +53,14 @@ class JointPrior(nn.Module):
         """Qualities (B,) -> what the parts need to know of them."""
         return None
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.snap = Snap()
+
     def seen(self, y_hat: Tensor, level: Any) -> Tensor:
-        """Latents (B, h, w, M) as the context reads them."""
-        return y_hat
+        """Latents (B, h, w, M) as the context reads them, on the grid when frozen."""
+        seen: Tensor = self.snap(y_hat)
+        return seen
 
     def parameters_of(self, psi: Tensor | None, y_hat: Tensor, level: Any) -> tuple[Tensor, Tensor]:
         """mu, sigma at all positions (B, h, w, M), given all of y_hat."""
@@ -107,24 +112,27 @@ class JointPrior(nn.Module):
             z_hat = self.z_prior.code(coders, z, level, (-(-h // 4), -(-w // 4)))
             psi = self.h_s(z_hat, level)[:, :h, :w].flatten(0, 2)
         walk = all_at_once(B, h, w) if context is None else wavefronts(B, h, w, context.slope)
-        order = walk.order.to(self.device)  # from here on, rows are positions in this order
-        psi = None if psi is None else psi[order]
+        order = walk.order.to(self.device)
+        filled_up = F.pad(order, (0, 3))  # walks fill fronts up by at most 3 rows
         y = None if y is None else y.flatten(0, 2)[order].double()
         y_hat = torch.empty(B * h * w, self.channels, dtype=torch.float64, device=self.device)
         if context is not None:
-            past = y_hat.new_zeros(B * h * w + 1, context.width)  # the last row stands for all that is outside
+            past = torch.empty(B * h * w + 1, self.channels, dtype=torch.float64, device=self.device)
+            past[-1] = 0  # stands for all that is outside
         for f, front in enumerate(walk.fronts):
-            phi = None
+            rows, n, phi = front, front.stop - front.start, None
             if context is not None:
-                neighbours = past.index_select(0, walk.neighbours[f].to(self.device))
-                phi = context(neighbours.unflatten(0, (front.stop - front.start, -1)))[None, None]
-            mu, index = self.entropy_parameters(None if psi is None else psi[None, None, front], phi, level)
-            mu, index = mu[0, 0], index[0, 0]
+                neighbours = walk.neighbours[f].to(self.device)
+                rows = slice(front.start, front.start + len(neighbours))
+                phi = context(past, neighbours)[None, None]
+            here = None if psi is None else psi.index_select(0, filled_up[rows])[None, None]
+            mu, index = self.entropy_parameters(here, phi, level)
+            mu, index = mu[0, 0, :n], index[0, 0, :n]
             residual = None if y is None else y[front].sub_(mu).round_()
             values = code_batch("y", coders, gaussian.tables(), index, residual).add_(mu)
             y_hat[front] = values
             if context is not None:
-                past[front] = context.entry(self.seen(values[None, None], level)[0, 0])
+                past[front] = self.seen(values[None, None], level)[0, 0]
         return y_hat[walk.rank.to(self.device)].view(B, h, w, self.channels)
 
 

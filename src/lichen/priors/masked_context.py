@@ -35,7 +35,7 @@ class FullContext(nn.Module):
 
 
 class ExactFullContext(nn.Module):
-    """`FullContext` at some positions, from their neighbours' entries: (n, 12, M) -> (n, 2 M), one matrix product."""
+    """`FullContext` at some positions, from the latents before them: one matrix product."""
 
     weight: Tensor
     bias: Tensor
@@ -47,15 +47,11 @@ class ExactFullContext(nn.Module):
         exact.check_rows(weight)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", twin.bias.detach())
-        self.width = twin.weight.shape[1]  # of an entry
 
-    def entry(self, x: Tensor) -> Tensor:
-        """What is kept of a latent: (n, M), itself, on the grid."""
-        return exact.snap(x)
-
-    def forward(self, neighbours: Tensor) -> Tensor:
-        """Taps in the order of `causal_taps`."""
-        return F.linear(neighbours.flatten(1), self.weight, self.bias)
+    def forward(self, past: Tensor, neighbours: Tensor) -> Tensor:
+        """past: (rows, M), on the grid; neighbours: (n, 12), the rows of each position's taps -> (n, 2 M)."""
+        x = past.index_select(0, neighbours.flatten())
+        return F.linear(x.view(len(neighbours), -1), self.weight, self.bias)
 
 
 def taps_of(kernel: Tensor) -> Tensor:

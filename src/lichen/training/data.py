@@ -68,7 +68,7 @@ def load_pictures(folders: Sequence[str | Path], cache: Path, crop: int) -> Pict
         part = pixels.with_suffix(f".{os.getpid()}.part")
         places: list[tuple[int, int, int]] = []
         try:
-            with open(part, "wb") as f:
+            with part.open("wb") as f:
                 for path in paths:
                     try:
                         with Image.open(path) as im:
@@ -77,17 +77,19 @@ def load_pictures(folders: Sequence[str | Path], cache: Path, crop: int) -> Pict
                         raise DataError(f"{path} cannot be read ({e}): mend it or take it out of the folder") from e
                     places.append((f.tell(), v.shape[0], v.shape[1]))
                     f.write(v.tobytes())
-            os.replace(part, pixels)
+            part.replace(pixels)
         finally:
             part.unlink(missing_ok=True)
         index_part = index.with_suffix(f".{os.getpid()}.part")
         index_part.write_text(json.dumps(places))
-        os.replace(index_part, index)
+        index_part.replace(index)
     flat = np.memmap(pixels, np.uint8, "r")
     pictures = [flat[o : o + h * w * 3].reshape(h, w, 3) for o, h, w in json.loads(index.read_text())]
     for path, v in zip(paths, pictures, strict=True):
         if min(v.shape[:2]) < crop:
-            raise DataError(f"{path} is {v.shape[1]}x{v.shape[0]}, smaller than a crop of {crop}: take it out, or --crop less")
+            raise DataError(
+                f"{path} is {v.shape[1]}x{v.shape[0]}, smaller than a crop of {crop}: take it out, or --crop less"
+            )
     every = min(HOLD_OUT_EVERY, len(pictures))
     return Pictures(
         [v for i, v in enumerate(pictures) if i % every != every - 1],
@@ -95,9 +97,7 @@ def load_pictures(folders: Sequence[str | Path], cache: Path, crop: int) -> Pict
     )
 
 
-def random_crops(
-    pictures: Sequence[Pixels], count: int, size: int, seed: Sequence[int], *, places: int = 2
-) -> Tensor:
+def random_crops(pictures: Sequence[Pixels], count: int, size: int, seed: Sequence[int], *, places: int = 2) -> Tensor:
     """(count, 3, size, size) in 0..1: random crops, flipped and transposed at random.
 
     A picture is drawn by the square root of its area; of `places` random places in it the one with most detail is

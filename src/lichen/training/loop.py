@@ -27,6 +27,7 @@ from torch import Tensor
 from lichen.errors import LichenError
 from lichen.models import create
 from lichen.models.base import Model
+from lichen.models.weights import read as read_weights
 from lichen.models.weights import save as save_weights
 from lichen.training.data import DataError, Pictures, load_pictures, random_crops
 from lichen.training.loss import bits_per_pixel, rate_distortion, squared_error
@@ -40,6 +41,7 @@ class TrainConfig:
     out: str
     model: str = "light"
     preset: str | None = None  # the model's first
+    start: str | None = None  # a file of weights to begin with, in place of the model's own start
     minutes: float = 60.0  # of training in all, over all resumes
     pause_after: float = math.inf  # minutes after which this run stops, to be resumed
     lmbda: float = 0.013  # rate against distortion, for models of one quality
@@ -105,8 +107,10 @@ def qualities(model: Model, count: int, config: TrainConfig, u: Tensor) -> tuple
 
 
 @torch.no_grad()
-def validate(model: Model, pictures: Pictures, config: TrainConfig, count: int = 36, batch: int = 6) -> dict[str, float]:
-    """Loss, bpp and PSNR (dB) on fixed held-out crops of up to 256x256, qualities spread evenly; the training's noise."""
+def validate(
+    model: Model, pictures: Pictures, config: TrainConfig, count: int = 36, batch: int = 6
+) -> dict[str, float]:
+    """Loss, bpp and PSNR (dB) on fixed held-out crops of up to 256x256, qualities spread evenly; training's noise."""
     size = min([256] + [min(p.shape[:2]) // 64 * 64 for p in pictures.held_out])
     x = random_crops(pictures.held_out, count, size, [7])
     model.train()
@@ -156,7 +160,7 @@ class Log:
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+            self.board = SummaryWriter(str(out / "tensorboard"))
         except ModuleNotFoundError:
             pass
 
@@ -199,6 +203,19 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def _begin(config: TrainConfig, pictures: Pictures) -> Model:
+    """The network before its first step: of a file of weights, or of the model's own start."""
+    net = create(config.model, config.preset)
+    if config.start is None:
+        net.start_from(random_crops(pictures.training, config.start_crops, 64, [config.seed, 2**20], places=1))
+        return net
+    given = read_weights(Path(config.start))
+    if (given.name, given.cfg) != (net.name, net.cfg):
+        raise LichenError(f"{config.start} holds weights of {given.name} ({given.cfg}), not of {net.name} ({net.cfg})")
+    net.load_state_dict(given.state_dict())
+    return net
+
+
 def train(config: TrainConfig, resume: bool = False, console: Console | None = None) -> Path | None:
     """Train, and return the path of the averaged weights (safetensors); None in processes other than the first.
 
@@ -223,8 +240,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
         average.values, at = state["average"], Progressed(state["step"], state["seconds"])
     else:
         torch.manual_seed(step_seed(config.seed))
-        net = create(config.model, config.preset)
-        net.start_from(random_crops(pictures.training, config.start_crops, 64, [config.seed, 2**20], places=1))
+        net = _begin(config, pictures)
         average = Average(net, config.average)
     opt: Any = torch.optim.AdamW(
         [p for p in net.parameters() if p.requires_grad], config.lr, betas=config.betas, weight_decay=0.0, fused=True
@@ -276,14 +292,15 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
                 group["lr"] = config.lr * cosine(done, at.step, config.warmup)
             x = random_crops(pictures.training, config.batch, config.crop, [config.seed, rank, at.step])
             torch.manual_seed(step_seed(config.seed, rank, at.step))
-            quality, lmbda = qualities(net, config.batch, config, torch.rand(config.batch))
+            u = (torch.randperm(config.batch) + torch.rand(config.batch)) / config.batch  # spread over the qualities
+            quality, lmbda = qualities(net, config.batch, config, u)
             x, lmbda = x.to(fabric.device), lmbda.to(fabric.device)
             x_hat, bits = model(x, None if quality is None else quality.to(fabric.device))
             bpp, mse = bits_per_pixel(bits, x), squared_error(x_hat, x)
             loss = rate_distortion(bpp, mse, lmbda)
             opt.zero_grad(set_to_none=True)
             fabric.backward(loss)
-            norm = fabric.clip_gradients(model, opt, max_norm=config.clip, error_if_nonfinite=False)
+            norm: Any = fabric.clip_gradients(model, opt, max_norm=config.clip, error_if_nonfinite=False)
             at.step += 1
             if not math.isfinite(float(norm)):  # the same in all processes, so all leave the step out
                 blown += 1
