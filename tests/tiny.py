@@ -14,7 +14,10 @@ from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
     "light": light.Config(c1=8, c2=16, M=12, N=4, n1=1, n2=1, h=8, e=16, levels=3),
-    **{name: minnen2018.Config(next(iter(p.values())).prior, N=8, M=12) for name, p in minnen2018.PRESETS.items()},
+    **{
+        name: minnen2018.Config(next(iter(p.values())).config.prior, N=8, M=12)
+        for name, p in minnen2018.PRESETS.items()
+    },
 }
 
 
@@ -33,11 +36,12 @@ def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=generator))
-        if not model.variable_rate:  # random transforms alone leave latents that all round to zero
+        if name.startswith("minnen2018"):  # random transforms alone leave latents that all round to zero
             x = crops_of(photo)[::8]
-            _spread(model.g_a[-1], lambda: model.analyse(x, None), 5.0)
+            q = torch.full((len(x),), 50.0) if model.variable_rate else None
+            _spread(model.g_a[-1], lambda: model.analyse(x, q), 5.0)
             if getattr(model.prior, "h_a", None) is not None:
-                _spread(model.prior.h_a.net[-1], lambda: model.prior.h_a(model.analyse(x, None), None), 2.0)
+                _spread(model.prior.h_a.net[-1], lambda: model.prior.h_a(model.analyse(x, q), None), 2.0)
         for p in model.parameters():
             p.copy_(p.half().float())
     return model.eval()

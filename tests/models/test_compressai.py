@@ -199,7 +199,7 @@ def test_whole_codec(google: Any, architecture: str) -> None:
 def test_parameter_counts(google: Any, architecture: str, preset: str) -> None:
     """As many parameters, up to the 13 masked taps of a context and two of three quantiles, which are not ours."""
     class_name, name = THEIRS[architecture]
-    cfg = PRESETS[name][preset]
+    cfg = PRESETS[name][preset].config
     theirs = getattr(google, class_name)(cfg.N, cfg.M)
     with torch.device("meta"):
         ours = Minnen2018(cfg)
@@ -245,7 +245,7 @@ def test_updated_and_unmasked_models(google: Any) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_our_own_names(name: str) -> None:
     """Our own state dicts pass unchanged, their configuration inferred."""
-    cfg = Config(PRESETS[name]["small"].prior, 6, 9)
+    cfg = Config(PRESETS[name]["small"].config.prior, 6, 9)
     model = Minnen2018(cfg)
     assert not is_foreign(model.state_dict())
     found, state = translate(name, model.state_dict())

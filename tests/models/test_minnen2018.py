@@ -89,27 +89,28 @@ COUNTS = {
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("preset", ["low", "high", "small"])
 def test_parameters_of_the_published_sizes(name: str, preset: str) -> None:
-    cfg = PRESETS[name][preset]
+    cfg = PRESETS[name][preset].config
     assert name == f"minnen2018-{cfg.prior}"
     with torch.device("meta"):
         model = Minnen2018(cfg)
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == COUNTS[cfg.prior](cfg.N, cfg.M)
+    count = COUNTS[cfg.prior](cfg.N, cfg.M) + 2 * cfg.levels * cfg.M  # gains and inverse gains
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count
 
 
 def test_published_widths() -> None:
     """Section 3 and CompressAI's model zoo: entropy parameters 640, 512, 384 at M = 192."""
     with torch.device("meta"):
-        joint = Minnen2018(PRESETS["minnen2018-joint"]["low"])
+        joint = Minnen2018(PRESETS["minnen2018-joint"]["low"].config)
     weights = [p for p in joint.prior.entropy_parameters.parameters() if p.ndim == 2]
     assert [tuple(w.shape) for w in weights] == [(640, 768), (512, 640), (384, 512)]
-    assert {k: (v["low"].N, v["low"].M) for k, v in PRESETS.items()} == {
+    assert {k: (v["low"].config.N, v["low"].config.M) for k, v in PRESETS.items()} == {
         "minnen2018-factorized": (128, 192),
         "minnen2018-scale": (128, 192),
         "minnen2018-mean-scale": (128, 192),
         "minnen2018-context": (192, 192),
         "minnen2018-joint": (192, 192),
     }
-    assert {(v["high"].N, v["high"].M) for v in PRESETS.values()} == {(192, 320)}
+    assert {(v["high"].config.N, v["high"].config.M) for v in PRESETS.values()} == {(192, 320)}
 
 
 def test_unknown_configurations() -> None:

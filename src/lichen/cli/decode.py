@@ -22,13 +22,13 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Decode each input."""
     from lichen.codec import decode_picture
-    from lichen.models.weights import DEFAULT, load
+    from lichen.models.weights import load
 
     files.set_threads(args.threads)
     pairs = files.targets(args.inputs, args.output, ".png")
     model = None
     if args.weights is not None or args.model is not None:
-        model = load(args.model or DEFAULT, weights=args.weights)
+        model = load(args.model, weights=args.weights)
 
     def work(source: str, target: str) -> bytes:
         picture = decode_picture(sys.stdin.buffer.read() if source == "-" else Path(source), model=model)

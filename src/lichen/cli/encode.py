@@ -30,11 +30,11 @@ def _quality(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Encode each input."""
     from lichen.codec import DEFAULT_QUALITY, encode
-    from lichen.models.weights import DEFAULT, load
+    from lichen.models.weights import load
 
     files.set_threads(args.threads)
     pairs = files.targets(args.inputs, args.output, ".lichen")
-    model = load(args.model or DEFAULT, weights=args.weights)
+    model = load(args.model, weights=args.weights)
     quality = DEFAULT_QUALITY if args.quality is None else args.quality
 
     def work(source: str, target: str) -> bytes:

@@ -22,5 +22,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"{entry.name}{'  (weights ship)' if entry.name in with_weights else ''}")
         print(f"    {entry.summary}")
         print(f"    {entry.citation}")
-        print(f"    presets: {', '.join(entry.presets)}")
+        for name, preset in entry.presets.items():
+            print(f"    {name:<12} {preset.summary}")
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from lichen.errors import WeightsError
 from lichen.models import compressai, light, minnen2018
-from lichen.models.base import Model
+from lichen.models.base import Model, Preset
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Entry:
     name: str
     number: int  # 1..255, never reused
     build: Callable[[Any], Model]
-    presets: Mapping[str, Any]  # name -> frozen dataclass of hyper-parameters
+    presets: Mapping[str, Preset]
     summary: str
     citation: str
     translate: Callable[[Mapping[str, Any]], tuple[Any, dict[str, Any]]] | None = None
@@ -50,7 +50,7 @@ def create(name: str, preset: str | None = None) -> Model:
     preset = next(iter(entry.presets)) if preset is None else preset
     if preset not in entry.presets:
         raise WeightsError(f"{name} has no preset {preset}: it has {', '.join(entry.presets)}")
-    return build(entry, entry.presets[preset])
+    return build(entry, entry.presets[preset].config)
 
 
 def build(entry: Entry, config: Any) -> Model:

@@ -7,13 +7,24 @@ prior                            the probability of y: `forward` trains, `frozen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lichen.coding.coder import Coder, Meter
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration worth a name."""
+
+    config: Any  # a model's frozen dataclass of hyper-parameters
+    summary: str  # one line
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How its paper trained it, as far as it says: fields of the trainer's configuration (lmbda, lr, batch, ...)."""
 
 
 class Model(nn.Module):
@@ -24,6 +35,9 @@ class Model(nn.Module):
     name = ""  # in the registry
     cfg: Any  # the frozen dataclass of its hyper-parameters
     prior: Any
+    own_loss: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
+    """Where a paper minimises something else than rate and distortion: (x, quality, lmbda, done) -> the loss (), bits
+    per pixel (B,), x_hat (B, 3, H, W). lmbda is (B,), `done` in 0..1 how far the training is."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,15 +30,15 @@ from torch import Tensor, nn
 
 from lichen.coding.exact import Exp, Snap
 from lichen.layers.blocks import Block, Depthwise
+from lichen.layers.gain import QUALITY_MAX, QUALITY_MIN, level_weights, lmbda_between
 from lichen.layers.resampling import depth_to_space, space_to_depth
-from lichen.models.base import Model
+from lichen.models.base import Model, Preset
 from lichen.priors import gaussian
 from lichen.priors.context import DepthwiseContext
 from lichen.priors.factorized import NormalPrior
 from lichen.priors.joint import JointPrior
 
 LMBDA_MIN, LMBDA_MAX = 0.0012, 0.18  # lmbda at quality 1 and 100, for lmbda * 255^2 * MSE + bpp
-QUALITY_MIN, QUALITY_MAX = 1.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,10 @@ class Config:
     levels: int = 8  # qualities between which gains are interpolated
 
 
-PRESETS = {"default": Config(), "small": Config(c1=64, c2=128, M=128, N=24, n1=2, n2=1, h=96, e=128)}
-
-
-def lmbda_of(quality: Tensor) -> Tensor:
-    """Quality 1..100 -> lmbda, log-uniform. Any shape."""
-    t = (quality - QUALITY_MIN) / (QUALITY_MAX - QUALITY_MIN)
-    return LMBDA_MIN * torch.exp(t * math.log(LMBDA_MAX / LMBDA_MIN))
-
-
-def level_weights(quality: Tensor, levels: int) -> Tensor:
-    """Quality (B,) in 1..100 -> (B, levels): weights of a linear interpolation between levels spaced evenly."""
-    t = (quality - QUALITY_MIN) / (QUALITY_MAX - QUALITY_MIN) * (levels - 1)
-    return (1 - (t[:, None] - torch.arange(levels, device=t.device)).abs()).clamp(min=0)
+PRESETS = {
+    "default": Preset(Config(), "the one that ships: 18.6 kMAC/pixel, 248 latent channels"),
+    "small": Preset(Config(c1=64, c2=128, M=128, N=24, n1=2, n2=1, h=96, e=128), "a third of the cost, 128 channels"),
+}
 
 
 @dataclass
@@ -254,7 +245,7 @@ class Light(Model):
 
     variable_rate = True
 
-    def __init__(self, cfg: Config = PRESETS["default"]) -> None:
+    def __init__(self, cfg: Config = PRESETS["default"].config) -> None:
         super().__init__()
         if cfg.c2 < cfg.M:
             raise ValueError(f"c2 = {cfg.c2} is less than M = {cfg.M}: the start would have empty channels")
@@ -272,7 +263,7 @@ class Light(Model):
 
     def lmbda_of(self, quality: Tensor) -> Tensor:
         """Quality -> lmbda, log-uniform from 0.0012 to 0.18."""
-        return lmbda_of(quality)
+        return lmbda_between(quality, LMBDA_MIN, LMBDA_MAX)
 
     @torch.no_grad()
     def start_from(self, crops: Tensor) -> None:
@@ -293,7 +284,7 @@ class Light(Model):
         _set(a.out, torch.eye(cfg.M, cfg.c2), torch.zeros(cfg.M))
         _set(s.into, torch.eye(cfg.c2, cfg.M), torch.zeros(cfg.c2))
         u = a.out(a.mid(v))
-        lmbda = lmbda_of(torch.linspace(QUALITY_MIN, QUALITY_MAX, cfg.levels))
+        lmbda = self.lmbda_of(torch.linspace(QUALITY_MIN, QUALITY_MAX, cfg.levels))
         p.levels.log_gain.copy_((0.5 * (lmbda / 4e-4).log())[:, None].expand(-1, cfg.M))
         p.levels.z_log_gain.copy_((0.25 * (lmbda / lmbda[cfg.levels // 2]).log())[:, None].expand(-1, cfg.N))
         p.levels.log_scale.copy_(u.reshape(-1, cfg.M).std(0).log())

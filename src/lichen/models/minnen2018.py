@@ -35,8 +35,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lichen.layers.gain import Gain, lmbda_between
 from lichen.layers.gdn import GDN
-from lichen.models.base import Model
+from lichen.models.base import Model, Preset
 from lichen.priors import gaussian
 from lichen.priors.deep_factorized import DeepFactorized, FactorizedPrior
 from lichen.priors.joint import JointPrior
@@ -52,6 +53,9 @@ class Config:
     prior: Prior = "joint"
     N: int = 192  # channels of the transforms and of the hyper-latents
     M: int = 192  # channels of the latents
+    levels: int = 0  # qualities between which gains are interpolated; 0 for a network of one quality, as published
+    lmbda_min: float = 0.0035  # of the first and the last level
+    lmbda_max: float = 0.0483
 
     def __post_init__(self) -> None:
         if self.prior not in get_args(Prior):
@@ -60,18 +64,29 @@ class Config:
             raise ValueError(f"N = {self.N}, M = {self.M}: widths have to be positive")
 
 
-def _presets(prior: Prior, low: int) -> dict[str, Config]:
-    return {"low": Config(prior, low, 192), "high": Config(prior, 192, 320), "small": Config(prior, 64, 96)}
+LMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025, 0.0483, 0.0932, 0.18)
 
 
-PRESETS: dict[str, dict[str, Config]] = {
+def _presets(prior: Prior, low: int) -> dict[str, Preset]:
+    recipe = {"batch": 16, "crop": 256, "lr": 1e-4, "steps": 5_000_000}
+    split = 5 if low == 128 and prior != "mean-scale" else 4
+    return {
+        "low": Preset(Config(prior, low, 192), f"as published for low rates: N = {low}, M = 192",
+                      {**recipe, "lmbda": LMBDAS[:split]}),
+        "high": Preset(Config(prior, 192, 320), "as published for high rates: N = 192, M = 320",
+                       {**recipe, "lmbda": LMBDAS[split:]}),
+        "small": Preset(Config(prior, 64, 96, levels=4), "trains on two cores: N = 64, M = 96, four levels of quality"),
+    }  # fmt: skip
+
+
+PRESETS: dict[str, dict[str, Preset]] = {
     "minnen2018-factorized": _presets("factorized", 128),
     "minnen2018-scale": _presets("scale", 128),
     "minnen2018-mean-scale": _presets("mean-scale", 128),
     "minnen2018-context": _presets("context", 192),
     "minnen2018-joint": _presets("joint", 192),
 }
-"""Model name -> preset name -> hyper-parameters: "low" and "high" rates as published, "small" trains on two cores."""
+"""Model name -> preset name -> hyper-parameters."""
 
 
 def conv(inputs: int, outputs: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
@@ -171,9 +186,9 @@ class EntropyParameters(nn.Module):
 class GaussianPrior(JointPrior):
     """Latents with means and scales from hyper-latents, from a context, or from both."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, gain: Gain | None = None) -> None:
         super().__init__()
-        self.channels = cfg.M
+        self.channels, self.gain = cfg.M, gain
         hyper, context = cfg.prior != "context", cfg.prior in ("context", "joint")
         self.h_a = HyperAnalysis(cfg) if hyper else None
         self.z_prior = DeepFactorized(cfg.N) if hyper else None
@@ -181,22 +196,32 @@ class GaussianPrior(JointPrior):
         self.context = FullContext(cfg.M) if context else None
         self.entropy_parameters = ScaleParameters() if cfg.prior == "scale" else EntropyParameters(cfg)
 
+    def condition(self, quality: Tensor | None) -> Any:
+        """Qualities (B,) -> gain and inverse gain (B, 1, 1, M); None for a network of one quality."""
+        return None if self.gain is None else self.gain(quality)
+
 
 class Minnen2018(Model):
-    """A codec of this file: transforms of four 5x5 convolutions with GDN, and one of five priors. One quality alone."""
+    """A codec of this file: transforms of four 5x5 convolutions with GDN, and one of five priors."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.variable_rate = cfg, cfg.levels > 0
         self.g_a, self.g_s = analysis(cfg.N, cfg.M), synthesis(cfg.N, cfg.M)
-        self.prior = FactorizedPrior(cfg.M) if cfg.prior == "factorized" else GaussianPrior(cfg)
+        gain = Gain(cfg.M, cfg.levels, cfg.lmbda_min, cfg.lmbda_max) if cfg.levels else None
+        self.prior = FactorizedPrior(cfg.M, gain) if cfg.prior == "factorized" else GaussianPrior(cfg, gain)
 
     def analyse(self, x: Tensor, quality: Tensor | None = None) -> Tensor:
         """y = g_a(x): (B, 3, H, W) -> (B, H/16, W/16, M)."""
-        y: Tensor = self.g_a(x)
-        return y.permute(0, 2, 3, 1).to(x.dtype)
+        y: Tensor = self.g_a(x).permute(0, 2, 3, 1).to(x.dtype)
+        return y * self.prior.condition(quality)[0] if self.variable_rate else y
 
     def synthesise(self, y_hat: Tensor, quality: Tensor | None = None) -> Tensor:
         """x_hat = g_s(y_hat): (B, H/16, W/16, M) -> (B, 3, H, W)."""
-        x_hat: Tensor = self.g_s(y_hat.permute(0, 3, 1, 2))
+        u = y_hat * self.prior.condition(quality)[1] if self.variable_rate else y_hat
+        x_hat: Tensor = self.g_s(u.permute(0, 3, 1, 2))
         return x_hat.to(y_hat.dtype)
+
+    def lmbda_of(self, quality: Tensor) -> Tensor:
+        """Quality -> lmbda, even in the logarithm."""
+        return lmbda_between(quality, self.cfg.lmbda_min, self.cfg.lmbda_max)

@@ -1,8 +1,8 @@
 """Weights: safetensors files that name their model and its configuration, those that ship, and their identity.
 
-The identity of weights is the SHA-256 over the model's name, its configuration and every parameter as float32; a
-.lichen file carries its first 8 bytes. It does not depend on how a file stores them: half precision is exact when it
-is what was saved.
+The identity of weights is the SHA-256 over the model's name and every parameter's name, shape and values as float32; a
+.lichen file carries its first 8 bytes. It does not depend on how a file stores them, half precision being exact when it
+is what was saved, nor on the configuration, which may gain fields.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ HASH_BYTES = 8
 
 
 def identity(model: Model) -> bytes:
-    """First 8 bytes of the SHA-256 of a model's name, configuration and weights."""
-    digest = hashlib.sha256()
-    digest.update(json.dumps([model.name, dataclasses.asdict(model.cfg)], sort_keys=True).encode())
+    """First 8 bytes of the SHA-256 of a model's name and weights."""
+    digest = hashlib.sha256(model.name.encode())
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key} {list(value.shape)}".encode())
         digest.update(np.ascontiguousarray(value.detach().cpu().numpy(), "<f4").tobytes())
@@ -71,7 +70,7 @@ def read(path: Path) -> Model:
     """The model of a weights file, in eval mode. WeightsError where file and model do not fit."""
     metadata = metadata_of(path)
     entry = find(metadata["model"])
-    config_class = type(next(iter(entry.presets.values())))
+    config_class = type(next(iter(entry.presets.values())).config)
     try:
         model = build(entry, config_class(**json.loads(metadata["config"])))
         with safe_open(path, framework="pt") as f:
@@ -105,7 +104,7 @@ def by_identity(wanted: bytes) -> Model:
 
 
 def load(
-    model: str = DEFAULT,
+    model: str | None = None,
     *,
     preset: str | None = None,
     weights: str | Path | None = None,
@@ -119,10 +118,10 @@ def load(
     """
     if weights is not None:
         found = read(Path(weights))
-        if model not in (DEFAULT, found.name):
+        if model not in (None, found.name):
             raise WeightsError(f"{weights} holds weights of {found.name}, not of {model}")
         return found
-    entry = find(model)
+    entry = find(DEFAULT if model is None else model)
     if state_dict is not None:
         return _from_state_dict(entry, preset, state_dict)
     path = SHIPPED / f"{entry.name}.safetensors"

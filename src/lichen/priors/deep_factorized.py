@@ -10,6 +10,8 @@ the probability c(v + 1/2) - c(v - 1/2).
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ from lichen.coding.coder import Coder, code_batch
 from lichen.coding.exact import Array
 from lichen.coding.tables import Tables
 from lichen.layers.bounds import lower_bound, straight_through
+from lichen.layers.gain import Gain
 from lichen.priors.gaussian import LIKELIHOOD_MIN
 
 TAIL_LOGIT = 21.4164  # log(2 / 1e-9 - 1): beyond it lies half a tail mass of 1e-9
@@ -65,15 +68,20 @@ class DeepFactorized(nn.Module):
                     h = h + torch.tanh(self.factors[k].to(v.dtype)) * torch.tanh(h)
         return h
 
-    def likelihood(self, z: Tensor) -> Tensor:
-        """z: (B, h, w, C) -> c(z + 1/2) - c(z - 1/2), same shape, differentiable."""
-        v = z.permute(3, 0, 1, 2)
-        flat = v.reshape(len(v), 1, -1)
-        lower, upper = self.logits(torch.cat([flat - 0.5, flat + 0.5], dim=-1)).chunk(2, dim=-1)
+    def likelihood(self, z: Tensor, gain: Tensor | None = None) -> Tensor:
+        """z: (B, h, w, C) -> c((z + 1/2) / gain) - c((z - 1/2) / gain), same shape, differentiable.
+
+        gain: (B, 1, 1, C), where the density is that of z before a gain; else 1.
+        """
+        edges = torch.stack([z - 0.5, z + 0.5])
+        if gain is not None:
+            edges = edges / gain
+        v = edges.permute(4, 0, 1, 2, 3)  # (C, 2, B, h, w)
+        lower, upper = self.logits(v.reshape(len(v), 1, -1)).view(v.shape).unbind(1)
         # right of the median both are close to one: their complements keep the digits of the difference
         sign = torch.where((lower + upper).detach() > 0, -1.0, 1.0)
         p = (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()
-        return p.reshape(v.shape).permute(1, 2, 3, 0)
+        return p.permute(1, 2, 3, 0)
 
     @torch.no_grad()
     def update_median(self) -> None:
@@ -86,16 +94,17 @@ class DeepFactorized(nn.Module):
             low = low + step * below.sum(-1, keepdim=True)
         self.median.copy_(low.flatten())
 
-    def forward(self, z: Tensor, level: Any = None) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, level: Any = None, gain: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z: (B, h, w, C) -> z_hat, same shape, with straight-through gradients; bits (B,) of z with uniform noise.
 
-        level: unused; one density serves all.
+        level: unused; one density serves all. gain: (B, 1, 1, C), as for `likelihood`.
         """
         if self.training:
             self.update_median()
-        z_hat = straight_through(self.median + torch.round(z - self.median), z)
+        median = self.median if gain is None else self.median * gain
+        z_hat = straight_through(median + torch.round(z - median), z)
         noisy = z + torch.rand_like(z) - 0.5
-        bits = -torch.log2(lower_bound(self.likelihood(noisy.float()), LIKELIHOOD_MIN))
+        bits = -torch.log2(lower_bound(self.likelihood(noisy.float(), gain), LIKELIHOOD_MIN))
         return z_hat, bits.flatten(1).sum(1)
 
     def exact(self) -> nn.Module:
@@ -112,29 +121,52 @@ class ExactDeepFactorized(nn.Module):
         super().__init__()
         self.part = twin.part
         self.register_buffer("median", exact.snap(twin.median.detach().double()))
-        self.tables = tables(twin, self.median.cpu().numpy())
+        density = copy.deepcopy(twin)
+        self.tables_at = functools.lru_cache(maxsize=8)(lambda gain: _tables_at(density, gain))
 
-    def code(self, coders: Sequence[Coder], z: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
-        """Code z (B, h, w, C), or read it where z is None; `shape` is (h, w). Returns z_hat, float64."""
-        index = torch.arange(len(self.median), device=self.median.device)
-        values = None if z is None else torch.round(z.double() - self.median)
-        size = (len(coders), *shape, len(self.median))
-        return self.median + code_batch(self.part, coders, self.tables, index.expand(size), values)
+    def code(
+        self, coders: Sequence[Coder], z: Tensor | None, level: Any, shape: tuple[int, int], gain: Tensor | None = None
+    ) -> Tensor:
+        """Code z (B, h, w, C), or read it where z is None; `shape` is (h, w). Returns z_hat, float64.
+
+        gain: (1, 1, 1, C), as for `DeepFactorized.likelihood`.
+        """
+        tables = self.tables_at(None if gain is None else tuple(gain.flatten().tolist()))
+        median = self.median if gain is None else exact.snap(self.median * gain.flatten())
+        index = torch.arange(len(median), device=median.device)
+        values = None if z is None else torch.round(z.double() - median)
+        size = (len(coders), *shape, len(median))
+        return median + code_batch(self.part, coders, tables, index.expand(size), values)
+
+
+def _tables_at(density: DeepFactorized, gain: tuple[float, ...] | None) -> Tables:
+    """The tables of a density at a gain a channel, about the median on the grid."""
+    median = density.median.detach().double()
+    if gain is None:
+        return tables(density, exact.snap(median).cpu().numpy())
+    factor = np.asarray(gain, np.float64)
+    centre = exact.snap(exact.snap(median) * torch.from_numpy(factor).to(median.device))
+    return tables(density, centre.cpu().numpy(), factor)
 
 
 class FactorizedPrior(nn.Module):
-    """p(y) as a codec's whole prior, without hyper-latents or context: y ~ `DeepFactorized`, (B, h, w, M)."""
+    """p(y) as a codec's whole prior, without hyper-latents or context: y ~ `DeepFactorized`, (B, h, w, M).
 
-    def __init__(self, channels: int) -> None:
+    With a `gain`, the density is that of y before it: one density serves all qualities.
+    """
+
+    def __init__(self, channels: int, gain: Gain | None = None) -> None:
         super().__init__()
         self.y_prior: Any = DeepFactorized(channels, part="y")
+        self.gain = gain
 
-    def condition(self, quality: Tensor | None) -> None:
-        """Nothing depends on a quality."""
+    def condition(self, quality: Tensor | None) -> Any:
+        """Qualities (B,) -> gain and inverse gain (B, 1, 1, M); None for a network of one quality."""
+        return None if self.gain is None else self.gain(quality)
 
     def forward(self, y: Tensor, level: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Training: y_hat (B, h, w, M) with straight-through gradients, and the bits {"y": (B,)}."""
-        y_hat, bits = self.y_prior(y, level)
+        y_hat, bits = self.y_prior(y, gain=None if level is None else level[0])
         return y_hat, {"y": bits}
 
     def frozen(self) -> Self:
@@ -144,7 +176,7 @@ class FactorizedPrior(nn.Module):
     @torch.no_grad()
     def code(self, coders: Sequence[Coder], y: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
         """Frozen: code y (B, h, w, M), or read it where y is None. Returns y_hat, float64."""
-        y_hat: Tensor = self.y_prior.code(coders, y, level, shape)
+        y_hat: Tensor = self.y_prior.code(coders, y, None, shape, None if level is None else level[0])
         return y_hat
 
 
@@ -174,21 +206,22 @@ def cumulative_exact(density: DeepFactorized, v: Array) -> Array:
     return 1.0 / (1.0 + exact.exp(-logits_exact(density, v)))
 
 
-def tables(density: DeepFactorized, median: Array) -> Tables:
+def tables(density: DeepFactorized, median: Array, gain: Array | None = None) -> Tables:
     """For each channel the probabilities of the integers z - median, the same bits on every machine.
 
-    median: (C,). A table leaves out a tail mass of at most 1e-9 / 2 to each side, and what is further than 2^10 from
-    the median.
+    median, gain: (C,); with a gain the density is that of z / gain. A table leaves out a tail mass of at most 1e-9 / 2
+    to each side, and what is further than 2^10 from the median.
     """
     centre = np.asarray(median, np.float64)[:, None]
+    scale = np.ones_like(centre) if gain is None else np.asarray(gain, np.float64)[:, None]
     low, high = np.full(centre.shape, -REACH), np.full(centre.shape, REACH)
     for step in (2 * REACH >> k for k in range(REACH.bit_length() + 1)):
-        further = logits_exact(density, centre + (low + step) - 0.5) <= -TAIL_LOGIT
+        further = logits_exact(density, (centre + (low + step) - 0.5) / scale) <= -TAIL_LOGIT
         low = np.where(further & (low + step <= REACH), low + step, low)
-        further = logits_exact(density, centre + (high - step) + 0.5) >= TAIL_LOGIT
+        further = logits_exact(density, (centre + (high - step) + 0.5) / scale) >= TAIL_LOGIT
         high = np.where(further & (high - step >= -REACH), high - step, high)
     edges = np.arange(int((high - low).max()) + 2) - 0.5
-    cumulative = cumulative_exact(density, centre + low + edges)
+    cumulative = cumulative_exact(density, (centre + low + edges) / scale)
     pmf = np.maximum(cumulative[:, 1:] - cumulative[:, :-1], 0.0)
     sizes = (high - low + 1).flatten().tolist()
     return Tables([p[:n] for p, n in zip(pmf, sizes, strict=True)], low.flatten().tolist())
