@@ -174,7 +174,7 @@ def mended(data: bytes, rng: np.random.Generator) -> bytes:
 def test_corruption_raises_lichen_errors_alone(tiny: Model, photo: Photo) -> None:
     rng = np.random.default_rng(0)
     data = lichen.encode(photo[:48, :64], 30, model=tiny)
-    for k in range(300):
+    for k in range(1000):
         bad = bytearray(data)
         for _ in range(rng.integers(1, 4)):
             bad[rng.integers(len(bad))] ^= int(rng.integers(1, 256))
