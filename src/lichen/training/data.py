@@ -23,7 +23,7 @@ from lichen.errors import LichenError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm"}
 HOLD_OUT_EVERY = 10
-HARD_EVERY = 12
+HARD_EVERY = 16
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -99,14 +99,14 @@ def load_pictures(folders: Sequence[str | Path], cache: Path, crop: int) -> Pict
 
 
 def _harden(crop: Pixels, rng: np.random.Generator) -> Pixels:
-    """Contrast up to threefold, channels in another order, noise: (S, S, 3) -> (S, S, 3).
+    """More contrast, channels in another order, noise: (S, S, 3) -> (S, S, 3).
 
     What drawings, screenshots and grain have and clean photographs lack; without it a network does badly on them.
     """
     v = crop.astype(np.float32)
-    v = (v - v.mean((0, 1))) * rng.uniform(1, 3) + rng.uniform(64, 192)
+    v = (v - v.mean((0, 1))) * rng.uniform(1, 1.6) + rng.uniform(96, 160)
     v = v[..., rng.permutation(3)]
-    noise = rng.normal(0, rng.uniform(0, 80), (*v.shape[:2], rng.choice([1, 3])))
+    noise = rng.normal(0, 32 * rng.random() ** 2, (*v.shape[:2], rng.choice([1, 3])))
     return np.clip(np.rint(v + noise), 0, 255).astype(np.uint8)
 
 
