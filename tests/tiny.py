@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lichen.models import build, find, light, minnen2018
+from lichen.models import build, find, light, mentzer2018, minnen2018
 from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
@@ -18,6 +18,7 @@ CONFIGS: dict[str, Any] = {
         name: minnen2018.Config(next(iter(p.values())).config.prior, N=8, M=12)
         for name, p in minnen2018.PRESETS.items()
     },
+    "mentzer2018": mentzer2018.Config(C=3, H_target=0.1, n=8, groups=1, features=6),
 }
 
 
@@ -42,6 +43,12 @@ def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
             _spread(model.g_a[-1], lambda: model.analyse(x, q), 5.0)
             if getattr(model.prior, "h_a", None) is not None:
                 _spread(model.prior.h_a.net[-1], lambda: model.prior.h_a(model.analyse(x, q), None), 2.0)
+        if name == "mentzer2018":  # latents that use all symbols, logits that differ
+            model.eval()
+            _spread(model.g_a.layers[-1][1], lambda: model.g_a(crops_of(photo)[::8])[0], 3.0)
+            model.g_a.layers[-1][1].bias[0] += 2.0  # a generous importance map
+            for p in model.prior.network.parameters():
+                p.mul_(2)
         for p in model.parameters():
             p.copy_(p.half().float())
     return model.eval()

@@ -49,6 +49,8 @@ def complexity(model: Model, height: int = 512, width: int = 768) -> Complexity:
     if has_context:  # the convolution runs over all 25 taps, the codec over the causal ones alone
         taps = prior.context.weight.shape[-1]
         parameters_of_y += kmac(lambda: prior.context(prior.seen(y, level))) * taps / 25
+    if hasattr(prior, "products"):  # a prior of another kind counts for itself
+        parameters_of_y += prior.products(y.shape[1], y.shape[2]) / 1000 / (height * width)
     return Complexity(
         sum(p.numel() for p in model.parameters()),
         kmac(lambda: model.analyse(x, quality)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lichen.errors import WeightsError
-from lichen.models import compressai, light, minnen2018
+from lichen.models import compressai, light, mentzer2018, minnen2018
 from lichen.models.base import Model, Preset
 
 
@@ -91,3 +91,14 @@ for _name, (_number, _summary, _citation) in _MINNEN2018.items():
             functools.partial(compressai.translate, _name),
         )
     )
+
+register(
+    Entry(
+        "mentzer2018",
+        10,
+        mentzer2018.Mentzer2018,
+        mentzer2018.PRESETS,
+        "learned symbols, importance map, 3-D context model; trained for MS-SSIM",
+        "Mentzer, Agustsson, Tschannen, Timofte, Van Gool, CVPR 2018",
+    )
+)
