@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lichen.models import build, find, light, minnen2018
+from lichen.models import build, find, lee2019, light, minnen2018
 from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
@@ -18,6 +18,8 @@ CONFIGS: dict[str, Any] = {
         name: minnen2018.Config(next(iter(p.values())).config.prior, N=8, M=12)
         for name, p in minnen2018.PRESETS.items()
     },
+    "lee2019-base": lee2019.Config(N=8, M1=6),
+    "lee2019-hybrid": lee2019.Config(N=8, M1=6, M2=5),
 }
 
 
@@ -36,7 +38,7 @@ def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=generator))
-        if name.startswith("minnen2018"):  # random transforms alone leave latents that all round to zero
+        if name.startswith(("minnen2018", "lee2019")):  # random transforms alone leave latents that all round to zero
             x = crops_of(photo)[::8]
             q = torch.full((len(x),), 50.0) if model.variable_rate else None
             _spread(model.g_a[-1], lambda: model.analyse(x, q), 5.0)

@@ -14,6 +14,8 @@ hyper-features) goes through a `WindowConv` each, whose outputs are added.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.coding import exact
+from lichen.priors.context import ExactContext, Taps
 
 KERNEL = 3
 SLOPE = 0.2  # of the leaky ReLU; TensorFlow's own
@@ -45,7 +48,7 @@ class Window:
         return self.top + self.bottom + 1
 
     @property
-    def offsets(self) -> tuple[tuple[int, int], ...]:
+    def offsets(self) -> Taps:
         """(row, column) of its k * k places, in raster order, seen from the position."""
         rows, columns = range(-self.top, self.bottom + 1), range(-self.left, self.right + 1)
         return tuple((i, j) for i in rows for j in columns)
@@ -54,6 +57,11 @@ class Window:
     def causal(self) -> tuple[bool, ...]:
         """Which of the places come before the position in raster order."""
         return tuple(offset < (0, 0) for offset in self.offsets)
+
+    @property
+    def slope(self) -> int:
+        """The least with which `slope * row + column` is below zero at all causal places."""
+        return 1 if self.top == 0 else 1 + self.right
 
     def pad(self, x: Tensor) -> Tensor:
         """(B, h, w, C) -> (B, h + k - 1, w + k - 1, C): zeros around the picture."""
@@ -69,19 +77,6 @@ AROUND5 = Window(2, 2, 2, 2)
 
 ABOVE4 = Window(3, 2, 0, 1)
 """4x4, rows i - 3 .. i and columns j - 2 .. j + 1 (Lee et al. 2019); 14 of them come before the position."""
-
-
-def _taps(side: int) -> list[tuple[int, slice, slice, slice, slice]]:
-    """For each tap of a 3x3 kernel: its number, rows and columns of outputs in the window, and those of its inputs."""
-
-    def ranges(d: int) -> tuple[slice, slice]:
-        return slice(max(0, -d), side - max(0, d)), slice(max(0, d), side + min(0, d))
-
-    taps = []
-    for k in range(KERNEL * KERNEL):
-        (rows, from_rows), (columns, from_columns) = ranges(k // KERNEL - 1), ranges(k % KERNEL - 1)
-        taps.append((k, rows, columns, from_rows, from_columns))
-    return taps
 
 
 class WindowConv(nn.Module):
@@ -110,58 +105,88 @@ class WindowConv(nn.Module):
         return ExactCausalWindowConv(self) if self.causal else ExactWindowConv(self)
 
 
-class _Products(nn.Module):
-    """The nine products of a 3x3 convolution with each position's features."""
+class ExactWindowConv(nn.Module):
+    """`WindowConv` in exact arithmetic, at all positions."""
 
     weight: Tensor
     bias: Tensor
 
     def __init__(self, twin: WindowConv) -> None:
         super().__init__()
-        weight = twin.weight.detach()
-        exact.check_rows(weight.flatten(1))
-        self.window, self.outputs = twin.window, len(weight)
-        self.register_buffer("weight", weight.permute(2, 3, 0, 1).reshape(-1, weight.shape[1]).contiguous())
-        self.register_buffer("bias", weight.new_zeros(len(weight)) if twin.bias is None else twin.bias.detach())
-
-    def products(self, x: Tensor) -> Tensor:
-        """(..., C), on the grid -> (..., 9 outputs), ordered by tap, then channel."""
-        return F.linear(x, self.weight)
-
-
-class ExactWindowConv(_Products):
-    """`WindowConv` in exact arithmetic, at all positions."""
+        self.window, self.outputs = twin.window, len(twin.weight)
+        self.register_buffer("weight", _by_tap(twin.weight))
+        self.register_buffer("bias", _bias(twin))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, h, w, C) -> (B, h, w, k k outputs)"""
-        B, h, w, _ = x.shape
+        """(B, h, w, C) -> (B, h, w, k k outputs). What a place adds up depends on its own kind (at which border of the
+        window it lies) and on where in the picture it is: nine sums serve all windows."""
+        _, h, w, _ = x.shape
         k = self.window.side
-        p = self.window.pad(self.products(exact.snap(x))).unflatten(-1, (-1, self.outputs))
-        y = self.bias.repeat(B, h, w, k, k, 1)
-        for tap, rows, columns, from_rows, from_columns in _taps(k):
-            for a, of_a in zip(range(k)[rows], range(k)[from_rows], strict=True):
-                for b, of_b in zip(range(k)[columns], range(k)[from_columns], strict=True):
-                    y[:, :, :, a, b] += p[:, of_a : of_a + h, of_b : of_b + w, tap]
-        return y.flatten(3)
+        p = F.pad(self.window.pad(F.linear(exact.snap(x), self.weight)), (0, 0, 1, 1, 1, 1))
+        p = p.unflatten(-1, (KERNEL, KERNEL, -1))
+        kinds = [range(KERNEL)[_span(at, k)[1]] for at in range(k)]  # each place's taps
+        rows = {taps: _sum(p[:, u : u + h + k - 1, :, u] for u in taps) for taps in set(kinds)}
+        sums = {
+            (of_rows, taps): _sum(t[:, :, v : v + w + k - 1, v] for v in taps)
+            for of_rows, t in rows.items()
+            for taps in set(kinds)
+        }
+        places = [sums[kinds[i], kinds[j]][:, i : i + h, j : j + w] for i in range(k) for j in range(k)]
+        return torch.stack(places, dim=3).add_(self.bias).flatten(3)
 
 
-class ExactCausalWindowConv(_Products):
-    """`WindowConv` at some positions, from the products of latents before them."""
+class ExactCausalWindowConv(ExactContext):
+    """`WindowConv` at some positions, from latents before them, of which it keeps the products with the nine taps."""
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, twin: WindowConv) -> None:
-        super().__init__(twin)
-        self.taps = twin.window.offsets
-        """Where its neighbours lie, those included that are not seen (the walk gives zeros for them)."""
+        super().__init__()
+        self.window, self.slope = twin.window, twin.window.slope
+        self.register_buffer("weight", _by_tap(twin.weight))
+        self.register_buffer("bias", _bias(twin))
+
+    @property
+    def taps(self) -> Taps:
+        """All of the window."""
+        return self.window.offsets
+
+    def keep(self, latents: Tensor) -> Tensor:
+        """(n, C), on the grid -> (n, 9 outputs), by tap, then channel."""
+        return F.linear(latents, self.weight)
 
     def forward(self, past: Tensor, neighbours: Tensor) -> Tensor:
-        """past: (rows, 9 outputs), `products` of latents; neighbours: (n, k k), the rows of each place of each window
-        -> (n, k k outputs)."""
+        """past: (rows, 9 outputs); neighbours: (n, k k) -> (n, k k outputs)."""
         n, k = len(neighbours), self.window.side
-        p = past.index_select(0, neighbours.flatten()).view(n, k, k, -1, self.outputs)
+        p = past.index_select(0, neighbours.flatten()).view(n, k, k, KERNEL, KERNEL, -1)
         y = self.bias.repeat(n, k, k, 1)
-        for tap, rows, columns, from_rows, from_columns in _taps(k):
-            y[:, rows, columns] += p[:, from_rows, from_columns, tap]
+        for u in range(KERNEL):
+            rows, from_rows = _shifted(u, k)
+            for v in range(KERNEL):
+                columns, from_columns = _shifted(v, k)
+                y[:, rows, columns] += p[:, from_rows, from_columns, u, v]
         return y.flatten(1)
+
+
+def _shifted(tap: int, side: int) -> tuple[slice, slice]:
+    """Places of a window that see something through a tap, and the places they see."""
+    start, stop = max(0, 1 - tap), min(side, side + 1 - tap)
+    return slice(start, stop), slice(start + tap - 1, stop + tap - 1)
+
+
+def _by_tap(weight: Tensor) -> Tensor:
+    """A 3x3 kernel (outputs, C, 3, 3) -> (9 outputs, C)."""
+    exact.check_rows(weight.detach().flatten(1))
+    return weight.detach().permute(2, 3, 0, 1).flatten(0, 2).contiguous()
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, parts)
+
+
+def _bias(conv: WindowConv) -> Tensor:
+    return conv.weight.new_zeros(len(conv.weight)).detach() if conv.bias is None else conv.bias.detach()
 
 
 class WindowHead(nn.Module):
