@@ -44,9 +44,16 @@ def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
             _spread(model.g_a[-1], lambda: model.analyse(x, q), 5.0)
             if getattr(model.prior, "h_a", None) is not None:
                 _spread(model.prior.h_a.net[-1], lambda: model.prior.h_a(model.analyse(x, q), None), 2.0)
+        if name.startswith("lee2019"):
+            model.prior.h_s.net[-1].weight.mul_(8.0)
+            _spread(model.prior.entropy_parameters.head.linear, lambda: _means(model.prior, model.analyse(x, q)), 2.0)
         for p in model.parameters():
             p.copy_(p.half().float())
     return model.eval()
+
+
+def _means(prior: Any, y: torch.Tensor) -> torch.Tensor:
+    return prior.parameters_of(prior.h_s(prior.h_a(y).round()), y, None)[0]
 
 
 def _spread(last: Any, output: Callable[[], torch.Tensor], deviation: float) -> None:
