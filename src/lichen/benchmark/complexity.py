@@ -24,7 +24,8 @@ class Complexity:
 
 @torch.no_grad()
 def complexity(model: Model, height: int = 512, width: int = 768) -> Complexity:
-    """Count the products of one picture. Convolutions count all taps of their kernel, causal ones their causal taps."""
+    """Count the products of one picture. Convolutions count all taps of their kernel, causal ones their causal taps;
+    networks over a window around each position count every window on its own."""
     x, quality = torch.zeros(1, 3, height, width), torch.tensor([50.0]) if model.variable_rate else None
     prior = model.prior
     level = prior.condition(quality)
@@ -46,9 +47,8 @@ def complexity(model: Model, height: int = 512, width: int = 768) -> Complexity:
         psi = prior.h_s(z_hat, level) if has_hyper else None
         phi = prior.context(prior.seen(y, level)) if has_context else None
         parameters_of_y += kmac(lambda: prior.entropy_parameters(psi, phi, level))
-    if has_context:  # the convolution runs over all 25 taps, the codec over the causal ones alone
-        taps = prior.context.weight.shape[-1]
-        parameters_of_y += kmac(lambda: prior.context(prior.seen(y, level))) * taps / 25
+    if has_context:
+        parameters_of_y += kmac(lambda: prior.context(prior.seen(y, level))) * prior.context.share
     if hasattr(prior, "products"):  # a prior of another kind counts for itself
         parameters_of_y += prior.products(y.shape[1], y.shape[2]) / 1000 / (height * width)
     return Complexity(
