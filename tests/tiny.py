@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lichen.models import build, find, lee2019, light, minnen2018
+from lichen.models import build, find, hu2020, lee2019, light, minnen2018
 from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
@@ -20,6 +20,7 @@ CONFIGS: dict[str, Any] = {
     },
     "lee2019-base": lee2019.Config(N=8, M1=6),
     "lee2019-hybrid": lee2019.Config(N=8, M1=6, M2=5),
+    "hu2020": hu2020.Config(N=8, M=12, E=8, C2=8, K=8, C1=4),
 }
 
 
@@ -44,6 +45,11 @@ def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
             _spread(model.g_a[-1], lambda: model.analyse(x, q), 5.0)
             if getattr(model.prior, "h_a", None) is not None:
                 _spread(model.prior.h_a.net[-1], lambda: model.prior.h_a(model.analyse(x, q), None), 2.0)
+        if name == "hu2020":
+            x = crops_of(photo)[::8]
+            _spread(model.g_a[-1][-1], lambda: model.analyse(x, None), 5.0)
+            _spread(model.prior.h_a2[-1], lambda: model.prior.hyper_analysis(model.analyse(x, None))[0], 3.0)
+            _spread(model.prior.h_a1[-1], lambda: model.prior.hyper_analysis(model.analyse(x, None))[1], 2.0)
         for p in model.parameters():
             p.copy_(p.half().float())
     return model.eval()
