@@ -39,6 +39,10 @@ def complexity(model: Model, height: int = 512, width: int = 768) -> Complexity:
     has_hyper = getattr(prior, "h_a", None) is not None
     has_context = getattr(prior, "context", None) is not None
     hyper_analysis, parameters_of_y = 0.0, 0.0
+    if hasattr(prior, "hyper_analysis"):  # of several levels
+        hyper_analysis = kmac(lambda: prior.hyper_analysis(y))
+        parameters_of_y = kmac(lambda: prior(y, level)) - hyper_analysis
+        y = prior(y, level)[0]  # with the features that the synthesis sees
     if has_hyper:
         hyper_analysis = kmac(lambda: prior.h_a(y, level))
         z_hat, _ = prior.z_prior(prior.h_a(y, level), level)
@@ -52,7 +56,7 @@ def complexity(model: Model, height: int = 512, width: int = 768) -> Complexity:
     if hasattr(prior, "products"):  # a prior of another kind counts for itself
         parameters_of_y += prior.products(y.shape[1], y.shape[2]) / 1000 / (height * width)
     return Complexity(
-        sum(p.numel() for p in model.parameters()),
+        sum(p.numel() for name, p in model.named_parameters() if not name.startswith(model.training_only)),
         kmac(lambda: model.analyse(x, quality)),
         kmac(lambda: model.synthesise(y, quality)),
         hyper_analysis,
