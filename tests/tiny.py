@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lichen.models import build, find, light, minnen2018
+from lichen.models import balle2018, build, find, light, minnen2018
 from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
@@ -18,6 +18,7 @@ CONFIGS: dict[str, Any] = {
         name: minnen2018.Config(next(iter(p.values())).config.prior, N=8, M=12)
         for name, p in minnen2018.PRESETS.items()
     },
+    "balle2018-factorized": balle2018.Config("simplified-gdn", "rdft", N=8, M=12, levels=3),
 }
 
 
@@ -42,6 +43,10 @@ def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
             _spread(model.g_a[-1], lambda: model.analyse(x, q), 5.0)
             if getattr(model.prior, "h_a", None) is not None:
                 _spread(model.prior.h_a.net[-1], lambda: model.prior.h_a(model.analyse(x, q), None), 2.0)
+        if name == "balle2018-factorized":
+            x = crops_of(photo)[::8]
+            y = model.analyse(x, torch.full((len(x),), 50.0))
+            model.g_a[-1].spectrum.mul_(5.0 / float(y.std()))
         for p in model.parameters():
             p.copy_(p.half().float())
     return model.eval()

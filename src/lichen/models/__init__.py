@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lichen.errors import WeightsError
-from lichen.models import compressai, light, minnen2018
+from lichen.models import balle2018, compressai, light, minnen2018
 from lichen.models.base import Model, Preset
 
 
@@ -91,3 +91,14 @@ for _name, (_number, _summary, _citation) in _MINNEN2018.items():
             functools.partial(compressai.translate, _name),
         )
     )
+
+register(
+    Entry(
+        "balle2018-factorized",
+        12,
+        balle2018.Balle2018,
+        balle2018.PRESETS,
+        "factorized prior, three convolutions with GDN or another nonlinearity",
+        "Balle, PCS 2018; Balle, Laparra, Simoncelli, ICLR 2017",
+    )
+)
