@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lichen.coding.coder import Coder, Decoder, Encoder
 from lichen.models.base import Model
 
-SIDE = 256
-"""Of the pictures that are counted, in pixels: a multiple of any model's stride."""
+SIDE = 128
+"""Of the pictures that are counted, in pixels: a multiple of any stride, those of hyper-latents included."""
 
 PICTURES = 4
 """At first, then twice as many. Fronts of a wavefront are filled up to multiples of 4 rows: with 4 pictures by none."""
