@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lichen.models import build, find, hu2020, lee2019, light, mentzer2018, minnen2018
+from lichen.models import balle2018, build, find, hu2020, lee2019, light, mentzer2018, minnen2018
 from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
@@ -22,6 +22,7 @@ CONFIGS: dict[str, Any] = {
     "lee2019-base": lee2019.Config(N=8, M1=6),
     "lee2019-hybrid": lee2019.Config(N=8, M1=6, M2=5),
     "hu2020": hu2020.Config(N=8, M=12, E=8, C2=8, K=8, C1=4),
+    "balle2018-factorized": balle2018.Config("simplified-gdn", "rdft", N=8, M=12, levels=3),
 }
 
 
@@ -60,6 +61,10 @@ def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
             _spread(model.g_a[-1][-1], lambda: model.analyse(x, None), 5.0)
             _spread(model.prior.h_a2[-1], lambda: model.prior.hyper_analysis(model.analyse(x, None))[0], 3.0)
             _spread(model.prior.h_a1[-1], lambda: model.prior.hyper_analysis(model.analyse(x, None))[1], 2.0)
+        if name == "balle2018-factorized":
+            x = crops_of(photo)[::8]
+            y = model.analyse(x, torch.full((len(x),), 50.0))
+            model.g_a[-1].spectrum.mul_(5.0 / float(y.std()))
         for p in model.parameters():
             p.copy_(p.half().float())
     return model.eval()

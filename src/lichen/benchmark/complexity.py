@@ -1,14 +1,33 @@
-"""How much a model computes: parameters, and multiply-accumulates a pixel part by part."""
+"""How much a model computes: parameters, and multiply-accumulates a pixel, part by part.
+
+What is counted is what runs: the analysis and the synthesis, and the prior while it writes and while it reads a file's
+latents. No part of a model is known by name, so the same count serves every model of the registry. It is taken twice,
+over some pictures and over twice as many, and the difference is what pixels cost: kernels made of other parameters and
+all else that is done once a call drop out.
+
+A product counts one, whether of a matrix product or a convolution, all taps of it, or element by element (depthwise
+contexts are such; in GDN two a value). Additions alone, divisions, roots, exponentials, table look-ups and the range
+coder do not count, nor does NumPy, which makes probability tables. Of a context model those taps count that the codec
+looks at, the causal ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from lichen.coding.coder import Coder, Decoder, Encoder
 from lichen.models.base import Model
+
+SIDE = 128
+"""Of the pictures that are counted, in pixels: a multiple of any stride, those of hyper-latents included."""
+
+PICTURES = 4
+"""At first, then twice as many. Fronts of a wavefront are filled up to multiples of 4 rows: with 4 pictures by none."""
 
 
 @dataclass(frozen=True)
@@ -18,47 +37,63 @@ class Complexity:
     parameters: int
     analysis: float  # g_a
     synthesis: float  # g_s
-    hyper_analysis: float  # h_a, which the encoder alone runs
-    prior: float  # h_s, context and entropy parameters, which both run
+    hyper_analysis: float  # what the prior computes in the encoder alone, such as h_a
+    prior: float  # what it computes in both, such as h_s, context and entropy parameters
+
+    @property
+    def encoder(self) -> float:
+        """All that an encoder runs."""
+        return self.analysis + self.hyper_analysis + self.prior
+
+    @property
+    def decoder(self) -> float:
+        """All that a decoder runs."""
+        return self.prior + self.synthesis
 
 
 @torch.no_grad()
-def complexity(model: Model, height: int = 512, width: int = 768) -> Complexity:
-    """Count the products of one picture. Convolutions count all taps of their kernel, causal ones their causal taps;
-    networks over a window around each position count every window on its own."""
-    x, quality = torch.zeros(1, 3, height, width), torch.tensor([50.0]) if model.variable_rate else None
-    prior = model.prior
-    level = prior.condition(quality)
+def complexity(model: Model) -> Complexity:
+    """Count a model's products on pictures of noise; seconds for small models, half a minute for the largest.
 
-    def kmac(run: Callable[[], object]) -> float:
-        with FlopCounterMode(display=False) as counter:
-            run()
-        return counter.get_total_flops() / 2 / 1000 / (height * width)
-
-    y = model.analyse(x, quality)
-    has_hyper = getattr(prior, "h_a", None) is not None
-    has_context = getattr(prior, "context", None) is not None
-    hyper_analysis, parameters_of_y = 0.0, 0.0
-    if hasattr(prior, "hyper_analysis"):  # of several levels
-        hyper_analysis = kmac(lambda: prior.hyper_analysis(y))
-        parameters_of_y = kmac(lambda: prior(y, level)) - hyper_analysis
-        y = prior(y, level)[0]  # with the features that the synthesis sees
-    if has_hyper:
-        hyper_analysis = kmac(lambda: prior.h_a(y, level))
-        z_hat, _ = prior.z_prior(prior.h_a(y, level), level)
-        parameters_of_y += kmac(lambda: prior.h_s(z_hat, level))
-    if has_hyper or has_context:
-        psi = prior.h_s(z_hat, level) if has_hyper else None
-        phi = prior.context(prior.seen(y, level)) if has_context else None
-        parameters_of_y += kmac(lambda: prior.entropy_parameters(psi, phi, level))
-    if has_context:
-        parameters_of_y += kmac(lambda: prior.context(prior.seen(y, level))) * prior.context.share
-    if hasattr(prior, "products"):  # a prior of another kind counts for itself
-        parameters_of_y += prior.products(y.shape[1], y.shape[2]) / 1000 / (height * width)
-    return Complexity(
-        sum(p.numel() for name, p in model.named_parameters() if not name.startswith(model.training_only)),
-        kmac(lambda: model.analyse(x, quality)),
-        kmac(lambda: model.synthesise(y, quality)),
-        hyper_analysis,
-        parameters_of_y,
+    The model comes back in the mode, training or not, that it came in.
+    """
+    training = model.training
+    model.eval()
+    _count(model, 1)  # what is made at first use, such as the frozen prior and probability tables, is made now
+    few, many = _count(model, PICTURES), _count(model, 2 * PICTURES)
+    model.train(training)
+    analysis, write, read, synthesis = (
+        (b - a) / 1000 / (PICTURES * SIDE * SIDE) for a, b in zip(few, many, strict=True)
     )
+    parameters = sum(p.numel() for n, p in model.named_parameters() if not n.startswith(model.training_only))
+    return Complexity(parameters, analysis, synthesis, write - read, read)
+
+
+def _count(model: Model, n: int) -> list[float]:
+    """Products of n pictures: analysis, writing latents, reading them, synthesis."""
+    x = torch.rand(n, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    quality = torch.full((n,), 50.0) if model.variable_rate else None
+    one = None if quality is None else quality[:1]
+    y, analysis = products(lambda: model.analyse(x, quality))
+    encoders = [Encoder() for _ in range(n)]
+    y_hat, write = products(lambda: model.code(encoders, y, one))
+    decoders: Sequence[Coder] = [Decoder(e.finish()) for e in encoders]
+    _, read = products(lambda: model.code(decoders, None, one, (y.shape[1], y.shape[2])))
+    _, synthesis = products(lambda: model.synthesise(y_hat, quality))
+    return [analysis, write, read, synthesis]
+
+
+def products(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """What `run` gives, and how many products it takes (torch's FlopCounterMode, which counts two operations each)."""
+    with FlopCounterMode(display=False, custom_mapping=_BY_ELEMENT) as counter:
+        result = run()
+    return result, counter.get_total_flops() / 2
+
+
+def _by_element(*args: object, out_val: Tensor, **kwargs: object) -> int:
+    return 2 * out_val.numel() if out_val.is_floating_point() else 0  # integers are places, not values
+
+
+_by_element._get_raw = True  # type: ignore[attr-defined] # FlopCounterMode then gives tensors in place of shapes
+_aten = torch.ops.aten
+_BY_ELEMENT = dict.fromkeys((_aten.mul, _aten.mul_, _aten.addcmul, _aten.addcmul_), _by_element)
