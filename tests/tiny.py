@@ -14,10 +14,11 @@ from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
     "light": light.Config(c1=8, c2=16, M=12, N=4, n1=1, n2=1, h=8, e=16, levels=3),
-    **{
-        name: minnen2018.Config(next(iter(p.values())).config.prior, N=8, M=12)
-        for name, p in minnen2018.PRESETS.items()
-    },
+    "minnen2018-factorized": minnen2018.Config("factorized", N=8, M=12, levels=3),
+    "minnen2018-scale": minnen2018.Config("scale", N=8, M=12),
+    "minnen2018-mean-scale": minnen2018.Config("mean-scale", N=8, M=12),
+    "minnen2018-context": minnen2018.Config("context", N=8, M=12),
+    "minnen2018-joint": minnen2018.Config("joint", N=8, M=12, levels=3),
     "mentzer2018": mentzer2018.Config(C=3, H_target=0.1, n=8, groups=1, features=6),
     "lee2019-base": lee2019.Config(N=8, M1=6),
     "lee2019-hybrid": lee2019.Config(N=8, M1=6, M2=5),

@@ -70,6 +70,9 @@ def test_weights_that_ship() -> None:
     model = lichen.load()
     assert model.name == "light"
     assert lichen.load() is model  # kept
+    assert lichen.load("light", preset="default") is model
+    with pytest.raises(WeightsError, match="no weights of light, preset small, come with this version"):
+        lichen.load("light", preset="small")
     assert by_identity(identity(model)) is model
     for name, path in shipped().items():
         assert metadata_of(path)["model"] in REGISTRY

@@ -120,7 +120,8 @@ def load(
 ) -> Model:
     """A model ready to encode and decode.
 
-    `load()` gives the default model with the weights that ship; `load(weights=path)` reads a file that Lichen wrote;
+    `load()` gives the default model with the weights that ship, `load(name, preset=...)` another's, where it has any;
+    `load(weights=path)` reads a file that Lichen wrote;
     `load("minnen2018-joint", state_dict=...)` takes a state dict, of Lichen's names or of CompressAI's. WeightsError
     where the weights do not fit or the model has none that ship.
     """
@@ -132,10 +133,24 @@ def load(
     entry = find(DEFAULT if model is None else model)
     if state_dict is not None:
         return _from_state_dict(entry, preset, state_dict)
-    path = SHIPPED / f"{entry.name}.safetensors"
-    if not path.exists():
-        raise WeightsError(f"no weights of {entry.name} come with this version: train some, or give a file (--weights)")
+    path = _shipped_of(entry, preset)
+    if path is None:
+        which = entry.name if preset is None else f"{entry.name}, preset {preset},"
+        raise WeightsError(f"no weights of {which} come with this version: train some, or give a file (--weights)")
     return _read_shipped(path)
+
+
+def _shipped_of(entry: Entry, preset: str | None) -> Path | None:
+    """The file of a model's weights that ship; of one of its presets, whichever file has that configuration."""
+    if preset is None:
+        path = SHIPPED / f"{entry.name}.safetensors"
+        return path if path.exists() else None
+    wanted = dataclasses.asdict(create(entry.name, preset).cfg)
+    for path in shipped().values():
+        metadata = metadata_of(path)
+        if metadata["model"] == entry.name and json.loads(metadata["config"]) == wanted:
+            return path
+    return None
 
 
 def _from_state_dict(entry: Entry, preset: str | None, state_dict: Mapping[str, Tensor]) -> Model:
