@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lichen.errors import WeightsError
-from lichen.models import balle2018, compressai, light, minnen2018
+from lichen.models import balle2018, compressai, lee2019, light, mentzer2018, minnen2018
 from lichen.models.base import Model, Preset
 
 
@@ -102,3 +102,21 @@ register(
         "Balle, PCS 2018; Balle, Laparra, Simoncelli, ICLR 2017",
     )
 )
+
+register(
+    Entry(
+        "mentzer2018",
+        10,
+        mentzer2018.Mentzer2018,
+        mentzer2018.PRESETS,
+        "learned symbols, importance map, 3-D context model; trained for MS-SSIM",
+        "Mentzer, Agustsson, Tschannen, Timofte, Van Gool, CVPR 2018",
+    )
+)
+_LEE2019 = {
+    "lee2019-base": (7, "context-adaptive entropy model: contexts from hyper-latents and from decoded latents"),
+    "lee2019-hybrid": (8, "context-adaptive entropy model with more latents, beside the context, for high rates"),
+}
+
+for _name, (_number, _summary) in _LEE2019.items():
+    register(Entry(_name, _number, lee2019.Lee2019, lee2019.PRESETS[_name], _summary, "Lee, Cho, Beack, ICLR 2019"))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.coding import exact
-from lichen.priors.context import KERNEL, SLOPE, causal_kernel, causal_taps
+from lichen.priors.context import KERNEL, SLOPE, ExactContext, causal_kernel, causal_taps
 
 
 class FullContext(nn.Module):
@@ -16,6 +16,8 @@ class FullContext(nn.Module):
     Source: g_cm of Minnen, Balle, Toderici, NeurIPS 2018, table 1; the mask is type A of van den Oord et
     al., "Conditional image generation with PixelCNN decoders", NeurIPS 2016. Only the 12 causal taps are stored.
     """
+
+    share = len(causal_taps()) / KERNEL**2  # of the taps, as `forward` runs over all of them
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -34,7 +36,7 @@ class FullContext(nn.Module):
         return ExactFullContext(self)
 
 
-class ExactFullContext(nn.Module):
+class ExactFullContext(ExactContext):
     """`FullContext` at some positions, from the latents before them: one matrix product."""
 
     weight: Tensor

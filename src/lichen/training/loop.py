@@ -290,7 +290,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
             done = at.seconds / 60 / config.minutes
             for group in opt.param_groups:
                 group["lr"] = config.lr * cosine(done, at.step, config.warmup)
-            x = random_crops(pictures.training, config.batch, config.crop, [config.seed, rank, at.step])
+            x = random_crops(pictures.training, config.batch, config.crop, [config.seed, rank, at.step], harden=True)
             torch.manual_seed(step_seed(config.seed, rank, at.step))
             u = (torch.randperm(config.batch) + torch.rand(config.batch)) / config.batch  # spread over the qualities
             quality, lmbda = qualities(net, config.batch, config, u)
