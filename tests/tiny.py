@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lichen.models import balle2018, build, find, lee2019, light, mentzer2018, minnen2018
+from lichen.models import balle2018, build, find, hu2020, lee2019, light, mentzer2018, minnen2018
 from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
@@ -22,6 +22,7 @@ CONFIGS: dict[str, Any] = {
     "mentzer2018": mentzer2018.Config(C=3, H_target=0.1, n=8, groups=1, features=6),
     "lee2019-base": lee2019.Config(N=8, M1=6),
     "lee2019-hybrid": lee2019.Config(N=8, M1=6, M2=5),
+    "hu2020": hu2020.Config(N=8, M=12, E=8, C2=8, K=8, C1=4),
 }
 
 
@@ -59,6 +60,11 @@ def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
         if name.startswith("lee2019"):
             model.prior.h_s.net[-1].weight.mul_(8.0)
             _spread(model.prior.entropy_parameters.head.linear, lambda: _means(model.prior, model.analyse(x, q)), 2.0)
+        if name == "hu2020":
+            x = crops_of(photo)[::8]
+            _spread(model.g_a[-1][-1], lambda: model.analyse(x, None), 5.0)
+            _spread(model.prior.h_a2[-1], lambda: model.prior.hyper_analysis(model.analyse(x, None))[0], 3.0)
+            _spread(model.prior.h_a1[-1], lambda: model.prior.hyper_analysis(model.analyse(x, None))[1], 2.0)
         for p in model.parameters():
             p.copy_(p.half().float())
     return model.eval()

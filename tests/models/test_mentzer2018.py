@@ -72,7 +72,7 @@ def test_impossible_configurations() -> None:
 
 
 def test_complexity_counts_the_context_model() -> None:
-    found = complexity(Mentzer2018(TINY).eval(), 64, 64)
+    found = complexity(Mentzer2018(TINY))
     per_symbol = 13 * 6 + 2 * 14 * 36 + 14 * 36
     assert found.prior == pytest.approx(5 / 64 * per_symbol / 1000)
     assert found.hyper_analysis == 0

@@ -11,7 +11,7 @@ import lichen
 from lichen.errors import WeightsError
 from lichen.models import REGISTRY
 from lichen.models.base import Model
-from lichen.models.weights import by_identity, identity, load, metadata_of, read, save, shipped
+from lichen.models.weights import by_identity, identity, load, metadata_of, read, save, shipped, shipped_state
 
 Photo = npt.NDArray[np.uint8]
 
@@ -23,7 +23,7 @@ def test_what_is_saved_is_read(tiny: Model, tmp_path: Path) -> None:
     assert again.name == tiny.name
     assert again.cfg == tiny.cfg
     assert not again.training
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in tiny.state_dict().items())
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in shipped_state(tiny).items())
     assert identity(again) == identity(tiny) == bytes.fromhex(metadata_of(path)["identity"])
 
 

@@ -12,7 +12,7 @@ picture's sides alone, such as what a context model computes around its borders.
 A product counts one, whether of a matrix product or a convolution, all taps of it, or element by element (depthwise
 contexts are such; in GDN two a value). Additions alone, divisions, roots, exponentials, table look-ups and the range
 coder do not count, nor does NumPy, which makes probability tables. Of a context model those taps count that the codec
-looks at, the causal ones.
+looks at, the causal ones; of networks over overlapping windows, what the codec does not share between them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PICTURES = 4
 
 @dataclass(frozen=True)
 class Complexity:
-    """Parameters, and thousands of multiply-accumulates a pixel (kMAC/px)."""
+    """Parameters without those for training alone, and thousands of multiply-accumulates a pixel (kMAC/px)."""
 
     parameters: int
     analysis: float  # g_a
@@ -68,7 +68,7 @@ def complexity(model: Model) -> Complexity:
     model.train(training)
     pixels = PICTURES * SIDE * SIDE
     analysis, write, read, synthesis = ((a - b - c + d) / 1000 / pixels for a, b, c, d in zip(*counts, strict=True))
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(model.training_only))
     return Complexity(parameters, analysis, synthesis, write - read, read)
 
 

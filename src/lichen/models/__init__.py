@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lichen.errors import WeightsError
-from lichen.models import balle2018, compressai, lee2019, light, mentzer2018, minnen2018
+from lichen.models import balle2018, compressai, hu2020, lee2019, light, mentzer2018, minnen2018
 from lichen.models.base import Model, Preset
 
 
@@ -120,3 +120,14 @@ _LEE2019 = {
 
 for _name, (_number, _summary) in _LEE2019.items():
     register(Entry(_name, _number, lee2019.Lee2019, lee2019.PRESETS[_name], _summary, "Lee, Cho, Beack, ICLR 2019"))
+
+register(
+    Entry(
+        "hu2020",
+        9,
+        hu2020.Hu2020,
+        hu2020.PRESETS,
+        "coarse-to-fine hyperprior, no context",
+        "Hu, Yang, Liu, AAAI 2020; Hu, Yang, Ma, Liu, TPAMI 2021",
+    )
+)

@@ -39,6 +39,8 @@ class Model(nn.Module):
     own_loss: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
     """Where a paper minimises something else than rate and distortion: (x, quality, lmbda, done) -> the loss (), bits
     per pixel (B,), x_hat (B, 3, H, W). lmbda is (B,), `done` in 0..1 how far the training is."""
+    training_only: tuple[str, ...] = ()
+    """How names of the state dict begin that `own_loss` alone needs: files of weights do without them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,6 +114,11 @@ class Model(nn.Module):
         """As torch's; training makes the frozen prior obsolete."""
         object.__setattr__(self, "_frozen", None)
         return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's; where parts for training alone are missing, those of this model stay."""
+        own = {k: v for k, v in self.state_dict().items() if k.startswith(self.training_only)}
+        return super().load_state_dict({**own, **state_dict} if own else state_dict, strict, assign)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         object.__setattr__(self, "_frozen", None)

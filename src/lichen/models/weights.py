@@ -31,22 +31,30 @@ DEFAULT = "light"
 HASH_BYTES = 8
 
 
+def shipped_state(model: Model) -> dict[str, Tensor]:
+    """A model's state dict without what training alone needs."""
+    return {k: v for k, v in model.state_dict().items() if not k.startswith(model.training_only)}
+
+
 def identity(model: Model) -> bytes:
     """First 8 bytes of the SHA-256 of a model's name and weights."""
     digest = hashlib.sha256(model.name.encode())
-    for key, value in sorted(model.state_dict().items()):
+    for key, value in sorted(shipped_state(model).items()):
         digest.update(f"{key} {list(value.shape)}".encode())
         digest.update(np.ascontiguousarray(value.detach().cpu().numpy(), "<f4").tobytes())
     return digest.digest()[:HASH_BYTES]
 
 
 def save(model: Model, path: Path, *, half: bool = False) -> None:
-    """Write weights with the model's name and configuration; `half` stores float16 and rounds the model's own too."""
+    """Write weights with the model's name and configuration, without what training alone needs.
+
+    `half` stores float16 and rounds the model's own too.
+    """
     if half:
         with torch.no_grad():
             for p in model.parameters():
                 p.copy_(p.half().float())
-    tensors = {k: (v.half() if half else v).contiguous() for k, v in model.state_dict().items()}
+    tensors = {k: (v.half() if half else v).contiguous() for k, v in shipped_state(model).items()}
     config = json.dumps(dataclasses.asdict(model.cfg))
     metadata = {"model": model.name, "config": config, "identity": identity(model).hex()}
     write_atomic(path, safetensors.torch.save(tensors, metadata))

@@ -110,10 +110,6 @@ class VolumeContext(nn.Module):
         t = t[:, :, 2:, 2:-2, 2:-2] + self.block2(F.relu(self.block1(t)))
         return F.relu(self.out(t)).permute(0, 3, 4, 2, 1)
 
-    def products(self, h: int, w: int, C: int) -> int:
-        """Multiply-accumulates for a volume of this size, masked taps and what lies outside left out."""
-        return h * w * C * sum(p.numel() for p in self.parameters() if p.ndim == 3)
-
     def exact(self) -> nn.Module:
         """The twin that walks."""
         return ExactVolumeContext(self)

@@ -46,10 +46,6 @@ class SymbolPrior(nn.Module):
         y_hat, symbols = self.quantization(y)
         return y_hat, {"y": self.bits(y_hat, symbols).flatten(1).sum(1)}
 
-    def products(self, h: int, w: int) -> int:
-        """Multiply-accumulates that the network takes for latents of h x w positions."""
-        return int(self.network.products(h, w, self.channels))
-
     def frozen(self) -> Self:
         """A copy whose `code` is exact."""
         return freeze(self)
