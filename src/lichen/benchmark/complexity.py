@@ -1,14 +1,18 @@
 """How much a model computes: parameters, and multiply-accumulates a pixel, part by part.
 
 What is counted is what runs: the analysis and the synthesis, and the prior while it writes and while it reads a file's
-latents. No part of a model is known by name, so the same count serves every model of the registry. It is taken twice,
-over some pictures and over twice as many, and the difference is what pixels cost: kernels made of other parameters and
-all else that is done once a call drop out.
+latents. No part of a model is known by name, so the same count serves every model of the registry. It is taken over
+pictures of four sizes, and their mixed difference is what a pixel far from the border costs:
+
+    pixels(a x b) * cost = count(2a x 2b) - count(2a x b) - count(a x 2b) + count(a x b)
+
+What is done once a call or a picture, such as making kernels or gains, drops out, and so does all that grows with a
+picture's sides alone, such as what a context model computes around its borders.
 
 A product counts one, whether of a matrix product or a convolution, all taps of it, or element by element (depthwise
 contexts are such; in GDN two a value). Additions alone, divisions, roots, exponentials, table look-ups and the range
 coder do not count, nor does NumPy, which makes probability tables. Of a context model those taps count that the codec
-looks at, the causal ones.
+looks at, the causal ones; of networks over overlapping windows, what the codec does not share between them.
 """
 
 from __future__ import annotations
@@ -23,16 +27,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from lichen.coding.coder import Coder, Decoder, Encoder
 from lichen.models.base import Model
 
-SIDE = 128
-"""Of the pictures that are counted, in pixels: a multiple of any stride, those of hyper-latents included."""
+SIDE = 64
+"""a and b in pixels: a multiple of any stride, those of hyper-latents included."""
 
 PICTURES = 4
-"""At first, then twice as many. Fronts of a wavefront are filled up to multiples of 4 rows: with 4 pictures by none."""
+"""Counted at once: the fronts of a wavefront are filled up to multiples of 4 rows, with 4 pictures by none."""
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """Parameters, and thousands of multiply-accumulates a pixel (kMAC/px)."""
+    """Parameters without those for training alone, and thousands of multiply-accumulates a pixel (kMAC/px)."""
 
     parameters: int
     analysis: float  # g_a
@@ -59,23 +63,22 @@ def complexity(model: Model) -> Complexity:
     """
     training = model.training
     model.eval()
-    _count(model, 1)  # what is made at first use, such as the frozen prior and probability tables, is made now
-    few, many = _count(model, PICTURES), _count(model, 2 * PICTURES)
+    _count(model, SIDE, SIDE)  # what is made at first use, such as the frozen prior and probability tables, is made now
+    counts = [_count(model, i * SIDE, j * SIDE) for i, j in ((2, 2), (2, 1), (1, 2), (1, 1))]
     model.train(training)
-    analysis, write, read, synthesis = (
-        (b - a) / 1000 / (PICTURES * SIDE * SIDE) for a, b in zip(few, many, strict=True)
-    )
-    parameters = sum(p.numel() for n, p in model.named_parameters() if not n.startswith(model.training_only))
+    pixels = PICTURES * SIDE * SIDE
+    analysis, write, read, synthesis = ((a - b - c + d) / 1000 / pixels for a, b, c, d in zip(*counts, strict=True))
+    parameters = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(model.training_only))
     return Complexity(parameters, analysis, synthesis, write - read, read)
 
 
-def _count(model: Model, n: int) -> list[float]:
-    """Products of n pictures: analysis, writing latents, reading them, synthesis."""
-    x = torch.rand(n, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    quality = torch.full((n,), 50.0) if model.variable_rate else None
+def _count(model: Model, height: int, width: int) -> list[float]:
+    """Products of some pictures of a size: analysis, writing latents, reading them, synthesis."""
+    x = torch.rand(PICTURES, 3, height, width, generator=torch.Generator().manual_seed(0))
+    quality = torch.full((PICTURES,), 50.0) if model.variable_rate else None
     one = None if quality is None else quality[:1]
     y, analysis = products(lambda: model.analyse(x, quality))
-    encoders = [Encoder() for _ in range(n)]
+    encoders = [Encoder() for _ in x]
     y_hat, write = products(lambda: model.code(encoders, y, one))
     decoders: Sequence[Coder] = [Decoder(e.finish()) for e in encoders]
     _, read = products(lambda: model.code(decoders, None, one, (y.shape[1], y.shape[2])))

@@ -63,7 +63,7 @@ class Config:
             raise ValueError(f"N = {self.N}, M = {self.M}: widths have to be positive")
 
 
-RECIPE = {"lmbda": 0.01, "batch": 8, "crop": 256, "lr": 1e-4, "steps": 1_000_000}
+RECIPE = {"lmbda": (0.01,), "batch": 8, "crop": 256, "lr": 1e-4, "steps": 1_000_000}
 
 
 def _published(activation: Activation, N: int, what: str) -> Preset:

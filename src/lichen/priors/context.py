@@ -69,7 +69,6 @@ class DepthwiseContext(nn.Module):
     """
 
     slope = 1
-    share = len(causal_taps(slope)) / KERNEL**2  # of the taps, as `forward` runs over all of them
 
     def __init__(self, channels: int) -> None:
         super().__init__()

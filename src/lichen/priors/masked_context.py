@@ -17,8 +17,6 @@ class FullContext(nn.Module):
     al., "Conditional image generation with PixelCNN decoders", NeurIPS 2016. Only the 12 causal taps are stored.
     """
 
-    share = len(causal_taps()) / KERNEL**2  # of the taps, as `forward` runs over all of them
-
     def __init__(self, channels: int) -> None:
         super().__init__()
         taps = len(causal_taps())

@@ -86,8 +86,6 @@ class WindowConv(nn.Module):
     come before the position in raster order.
     """
 
-    share = 1.0
-
     def __init__(self, inputs: int, outputs: int, window: Window, causal: bool = False, bias: bool = True) -> None:
         super().__init__()
         self.window, self.causal = window, causal
