@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tiny_training
 import torch
+from PIL import Image
 from tiny import make_tiny
 
 from lichen.models import REGISTRY
 from lichen.models.base import Model
+from lichen.training.config import TrainConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -41,3 +46,36 @@ def tiny_light(photo: npt.NDArray[np.uint8]) -> Model:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+# ---- Training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def folder(photo: npt.NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures of 192x192, cut from the photograph."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for k in range(4):
+        i, j = divmod(k, 2)
+        Image.fromarray(photo[256 * i :, 256 * j :][:192, :192]).save(folder / f"{k}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where training keeps decoded pictures."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def tiny_config(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., TrainConfig]:
+    """(out, steps, **fields) -> the configuration of a training, by default of the default model's preset `tiny`."""
+    for model, preset in tiny_training.TINY.items():
+        monkeypatch.setitem(REGISTRY[model].presets, "tiny", preset)  # type: ignore[arg-type]
+
+    def make(out: str, steps: int, **fields: Any) -> TrainConfig:
+        return tiny_training.config(str(tmp_path / out), str(folder), str(cache), steps, **fields)
+
+    return make

@@ -7,13 +7,17 @@ step and the seconds spent: a training that stops and resumes is the training th
 
 from __future__ import annotations
 
-import csv
-import json
+import contextlib
+import dataclasses
+import io
+import logging
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,61 +25,335 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 
+from lichen.container import write_atomic
 from lichen.errors import LichenError
 from lichen.models import create
 from lichen.models.base import Model
 from lichen.models.weights import read as read_weights
 from lichen.models.weights import save as save_weights
-from lichen.training.data import DataError, Pictures, load_pictures, random_crops
-from lichen.training.loss import bits_per_pixel, rate_distortion, squared_error
+from lichen.training.config import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    ConfigError,
+    TrainConfig,
+    resolve,
+    to_json,
+)
+from lichen.training.data import Crops, DataError, Loader, Pictures, load_pictures, random_crops, to_floats
+from lichen.training.log import At, Log, Reporter, describe
+from lichen.training.loss import TrainingLoss, ms_ssim, squared_error
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a training; saved as config.json beside its weights."""
-
-    data: list[str]
-    out: str
-    model: str = "light"
-    preset: str | None = None  # the model's first
-    start: str | None = None  # a file of weights to begin with, in place of the model's own start
-    minutes: float = 60.0  # of training in all, over all resumes
-    pause_after: float = math.inf  # minutes after which this run stops, to be resumed
-    lmbda: float = 0.013  # rate against distortion, for models of one quality
-    lr: float = 2e-3  # at its peak
-    warmup: int = 2000  # steps
-    betas: tuple[float, float] = (0.9, 0.99)
-    batch: int = 4  # crops a process and step
-    crop: int = 128
-    clip: float = 1.0  # norm of the gradient
-    average: float = 0.999  # decay of the moving average of weights
-    precision: str = "auto"  # auto, 32-true or bf16-mixed
-    seed: int = 0
-    start_crops: int = 3000  # of 64x64, for models that start from data
-    checkpoint_seconds: float = 100.0
-    validate_seconds: float = 600.0
-    cache: str = field(default_factory=lambda: str(Path.home() / ".cache" / "lichen" / "pixels"))
-
+__all__ = ["TrainConfig", "train"]
 
 MAX_BLOWN = 20
 """Steps without a finite gradient, one after another, that a training forgives by leaving them out."""
 
+WARMUP_SHARE = 0.1
+"""Of a training, at most, in which the learning rate rises."""
 
-@dataclass
-class Progressed:
-    """How far a training is."""
+VALIDATION_CROPS, VALIDATION_SIZE, VALIDATION_BATCH = 36, 256, 6
 
-    step: int = 0
-    seconds: float = 0.0
+
+def train(config: TrainConfig, resume: bool = False, console: Console | None = None) -> Path | None:
+    """Train, and return the path of the averaged weights (safetensors); None in processes other than the first.
+
+    `config.out` receives config.json, checkpoint.pt, weights.safetensors, log.csv and tensorboard/. To resume, take the
+    configuration from `config.saved_config`. An interruption (SIGINT, SIGTERM) writes a checkpoint and then raises
+    KeyboardInterrupt.
+
+    Raises DataError for folders that cannot be trained on, ConfigError for options that do not fit the model or what is
+    in `config.out`, WeightsError for an unknown model or preset, LichenError where gradients stay infinite.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    config, out = resolve(config) if not resume else config, Path(config.out)
+    state = _load_checkpoint(out) if resume else None
+    if not resume:
+        _check_new(out)
+        _check_crop(config)
+    fabric, config = _start(config)
+    cuda, rank, processes = fabric.device.type == "cuda", fabric.global_rank, fabric.world_size
+    with Reporter(console, quiet=rank > 0) as report:
+        with fabric.rank_zero_first(local=True):
+            pictures = load_pictures(config.data, Path(config.cache), config.crop, report.say)
+
+        # The network, its average and the optimizer, as they start or as they were left
+        at, running = At(), dict[str, float]()
+        torch.manual_seed(step_seed(config.seed))
+        net = create(config.model, config.preset)
+        if state is None:
+            _begin(net, config, pictures)
+        else:
+            net.load_state_dict(state["model"])
+            at, running = At(state["step"], state["seconds"]), state.get("running", {})
+            if state.get("processes", processes) != processes:
+                report.say(
+                    f"this training ran in {state['processes']} processes of {config.batch} crops a step and goes on "
+                    f"in {processes}"
+                )
+        _channels_last(net)
+        average = Average(net, config.average)
+        weights = [p for p in net.parameters() if p.requires_grad]
+        bare: Any = torch.optim.AdamW(weights, config.lr, betas=config.betas, weight_decay=0.0, fused=True)
+        assert config.lmbda is not None
+        objective = TrainingLoss(net, config.objective, config.lmbda).train()
+        if config.compile:
+            objective.compile()
+        model, opt = fabric.setup(objective, bare)
+        average.to(fabric.device)
+        if state is not None:
+            average.load(state["average"])
+            _load_optimizer(bare, state["optimizer"])
+        log = None
+        if rank == 0:
+            write_atomic(out / CONFIG_FILE, to_json(config).encode())
+            log = Log(out, at)
+
+        def save() -> None:
+            state = {
+                "model": net.state_dict(),
+                "average": average.values,
+                "optimizer": bare.state_dict(),
+                "step": at.step,
+                "seconds": at.seconds,
+                "running": running,
+                "processes": processes,
+            }
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            write_atomic(out / CHECKPOINT_FILE, buffer.getbuffer())
+            save_weights(average.model(config), out / WEIGHTS_FILE)
+
+        def check() -> None:
+            assert log is not None
+            averaged = TrainingLoss(average.model(config), config.objective, objective.lmbda).to(fabric.device)
+            values, shown = validate(averaged, pictures, config, progress(config, at))
+            log.write(at, "held-out", values)
+            log.pictures(at, *shown)
+            report.say(f"held-out at {describe(at, values)}")
+
+        if rank == 0 and state is None:
+            save()
+            check()
+
+        sampler = Crops(pictures.training)
+        size = {"count": config.batch, "size": config.crop, "rescale": config.rescale, "hard": config.hard}
+        loader = Loader(
+            lambda step: sampler.draw(seed=[config.seed, rank, step], **size),  # type: ignore[arg-type]
+            count(at.step),
+            threads=max(1, min(4, (os.cpu_count() or 1) // processes_here() - 1)),
+            pin=cuda,
+        )
+        began, before, first = time.monotonic(), at.seconds, at.step
+        saved = checked = began
+        pace = Pace(at, loader)
+
+        def show(line: bool) -> None:
+            values = _mean_of_all(fabric, running) if line else running
+            values = values | pace.measure(config.batch * processes * config.crop**2)
+            report.update(progress(config, at), describe(at, values, pace.left(config)), line)
+            if line and log is not None:
+                log.write(at, "training", values)
+                pace.start()
+
+        blown, finished, stopped = 0, False, False
+        with loader, _asked_to_stop() as asked:
+            while True:
+                tick = not cuda or at.step % 10 == 0
+                if tick:  # the first process's clock is everyone's
+                    at.seconds, stopped = fabric.broadcast((before + time.monotonic() - began, asked.is_set()))
+                    paused = config.pause_after is not None and (at.seconds - before) / 60 >= config.pause_after
+                    stopped_or_paused = stopped or (paused and at.step > first)
+                finished = progress(config, at) >= 1
+                if finished or (tick and stopped_or_paused):
+                    break
+                if tick and rank == 0 and time.monotonic() - saved >= config.checkpoint_seconds:
+                    save()
+                    saved = time.monotonic()
+                if tick and rank == 0 and time.monotonic() - checked >= config.validate_seconds:
+                    check()
+                    checked = time.monotonic()
+                done = progress(config, at)
+                for group in bare.param_groups:
+                    group["lr"] = config.lr * learning_rate(done, at.step, config)
+
+                x = to_floats(loader.next().to(fabric.device, non_blocking=True))
+                u = stratified(config.batch, processes, rank, [config.seed, at.step])
+                quality, lmbda = objective.conditions(u)
+                torch.manual_seed(step_seed(config.seed, rank, at.step))
+                quality = None if quality is None else quality.to(fabric.device)
+                loss, bpp, x_hat = model(x, quality, lmbda.to(fabric.device), done)
+                bare.zero_grad(set_to_none=True)
+                fabric.backward(loss)
+                norm: Any = fabric.clip_gradients(model, opt, max_norm=config.clip, error_if_nonfinite=False)
+                at.step += 1
+                if math.isfinite(float(norm)):  # the same in all processes, so all do the step or leave it out
+                    opt.step()
+                    average.update(net, at.step)
+                    mse = squared_error(x_hat.detach(), x).mean().item()
+                    now = {"loss": loss.item(), "bpp": bpp.mean().item(), "psnr": -10 * math.log10(max(mse, 1e-10))}
+                    share = max(0.02, 1 / at.step)
+                    running.update({k: (1 - share) * running.get(k, v) + share * v for k, v in now.items()})
+                    blown = 0
+                else:
+                    blown += 1
+                    if blown > MAX_BLOWN:
+                        raise LichenError(f"{blown} steps in a row gave no finite gradient: lower the rate (--lr)")
+                if running:
+                    show(at.step % config.log_every == 0)
+        if at.step % config.log_every and running and at.step > first:
+            show(True)
+        if log is not None:
+            save()
+            if finished and log.last_held_out < at.step:
+                check()
+            log.close()
+            if not finished:
+                report.say(f"stopped at step {at.step}: go on with --out {config.out} --resume")
+    fabric.barrier()
+    if stopped:
+        raise KeyboardInterrupt
+    return out / WEIGHTS_FILE if rank == 0 else None
+
+
+# ---- Schedule and randomness -----------------------------------------------------------------------------------------
+
+
+def progress(config: TrainConfig, at: At) -> float:
+    """How far a training is: 0 at its start, 1 at its end, by steps or by time."""
+    if config.steps is not None:
+        return at.step / config.steps
+    assert config.minutes is not None
+    return at.seconds / 60 / config.minutes
+
+
+def learning_rate(done: float, step: int, config: TrainConfig) -> float:
+    """Its factor, 0..1: linear over `warmup` steps or a tenth of the training, then cosine to zero or constant."""
+    rise = min(1.0, max((step + 1) / max(1, config.warmup), done / WARMUP_SHARE))
+    return rise if config.schedule == "constant" else rise * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def step_seed(*numbers: int) -> int:
+    """A seed for torch from (seed, process, step)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def stratified(batch: int, processes: int, rank: int, seed: list[int]) -> Tensor:
+    """(batch,) in 0..1: of batch * processes equal parts of 0..1 each has one number, in one of the processes."""
+    rng = np.random.default_rng([*seed, 1])
+    u = (rng.permutation(batch * processes) + rng.random(batch * processes)) / (batch * processes)
+    return torch.from_numpy(u[rank * batch : (rank + 1) * batch]).float()
+
+
+# ---- Validation and average ------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def validate(
+    objective: TrainingLoss, pictures: Pictures, config: TrainConfig, done: float
+) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
+    """Loss, bpp, PSNR and MS-SSIM (dB) on fixed held-out crops, qualities spread evenly; and a few crops, (x, x_hat).
+
+    Crops of 256x256, smaller where pictures are. Bits are those of training's noise; batch normalization is that of
+    use.
+    """
+    device = next(objective.parameters()).device
+    smallest = min(min(p.shape[:2]) for p in pictures.held_out)
+    size = max(config.crop, min(VALIDATION_SIZE, smallest // 64 * 64))
+    crops = random_crops(pictures.held_out, VALIDATION_CROPS, size, [7])
+    objective.train()
+    for module in objective.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    rows, shown = [], []
+    torch.manual_seed(0)
+    for x, u in zip(
+        crops.split(VALIDATION_BATCH), torch.linspace(0, 1, len(crops)).split(VALIDATION_BATCH), strict=True
+    ):
+        quality, lmbda = objective.conditions(u)
+        x = x.to(device)
+        loss, bpp, x_hat = objective(x, None if quality is None else quality.to(device), lmbda.to(device), done)
+        row = {"loss": loss.mean(), "bpp": bpp.mean(), "psnr": (-10 * squared_error(x_hat, x).log10()).mean()}
+        if config.objective == "ms-ssim":
+            row["ms_ssim"] = (-10 * (1 - ms_ssim(x_hat, x)).log10()).mean()
+        rows.append({k: float(v) for k, v in row.items()})
+        if len(rows) % 2:
+            shown.append((x[:1], x_hat[:1].float()))
+    before, after = zip(*shown, strict=True)
+    return {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}, (torch.cat(before), torch.cat(after))
+
+
+class Average:
+    """Exponential moving average of a network's state, with a shorter memory at the start."""
+
+    def __init__(self, net: Model, decay: float) -> None:
+        self.decay = decay
+        self.values = {k: v.detach().clone() for k, v in net.state_dict().items()}
+
+    def to(self, device: torch.device) -> None:
+        """Move it."""
+        self.values = {k: v.to(device) for k, v in self.values.items()}
+
+    def load(self, values: dict[str, Tensor]) -> None:
+        """Take the values of a checkpoint."""
+        for k, v in self.values.items():
+            v.copy_(values[k])
+
+    @torch.no_grad()
+    def update(self, net: Model, step: int) -> None:
+        """Take in the weights of a step; what counts (integers) is taken over."""
+        decay = min(self.decay, (step + 1) / (step + 10))
+        current = net.state_dict()
+        mixed = [k for k, v in self.values.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.values[k] for k in mixed], [current[k] for k in mixed], 1 - decay)
+        for k in self.values.keys() - set(mixed):
+            self.values[k].copy_(current[k])
+
+    def model(self, config: TrainConfig) -> Model:
+        """A model of the averaged weights, on the CPU."""
+        averaged = create(config.model, config.preset)
+        averaged.load_state_dict(self.values)
+        return averaged
+
+
+class Pace:
+    """Speed, waiting and time left, since the last `start`."""
+
+    def __init__(self, at: At, loader: Loader) -> None:
+        self.at, self.loader = at, loader
+        self.start()
+
+    def start(self) -> None:
+        """Begin to measure."""
+        self.began, self.step, self.waited = time.monotonic(), self.at.step, self.loader.waited
+
+    def measure(self, pixels: int) -> dict[str, float]:
+        """Megapixels per second, for so many pixels a step, and the share of the time spent waiting for data."""
+        seconds = max(1e-9, time.monotonic() - self.began)
+        steps = self.at.step - self.step
+        return {
+            "mpx_per_second": steps * pixels / seconds / 1e6,
+            "waited": (self.loader.waited - self.waited) / seconds,
+        }
+
+    def left(self, config: TrainConfig) -> float:
+        """Seconds to the end of the training."""
+        if config.steps is None:
+            assert config.minutes is not None
+            return max(0.0, config.minutes * 60 - self.at.seconds)
+        steps = max(1, self.at.step - self.step)
+        return max(0, config.steps - self.at.step) * (time.monotonic() - self.began) / steps
+
+
+# ---- Start, checkpoint, processes ------------------------------------------------------------------------------------
 
 
 def choose_precision() -> str:
-    """bf16-mixed on a GPU, and where this processor multiplies bfloat16 1.5 times faster than float32; else 32-true."""
+    """bf16-mixed on a GPU that has it, and where this processor multiplies bfloat16 1.5 times faster than float32."""
     if torch.cuda.is_available():
-        return "bf16-mixed"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.randn(4096, 256).to(dtype), torch.randn(256, 256).to(dtype)
@@ -88,240 +366,132 @@ def choose_precision() -> str:
     return "bf16-mixed" if seconds[0] > 1.5 * seconds[1] else "32-true"
 
 
-def cosine(done: float, step: int, warmup: int) -> float:
-    """Factor of the learning rate: linear over `warmup` steps, cosine to zero over the share `done` of the training."""
-    return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+def processes_here() -> int:
+    """How many processes torchrun started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1)))
 
 
-def step_seed(*numbers: int) -> int:
-    """A seed for torch from (seed, process, step)."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def qualities(model: Model, count: int, config: TrainConfig, u: Tensor) -> tuple[Tensor | None, Tensor]:
-    """u (count,) in 0..1 -> qualities (None for a model of one) and lmbda, (count,)."""
-    if not model.variable_rate:
-        return None, torch.full((count,), config.lmbda)
-    quality = 1 + 99 * u
-    return quality, model.lmbda_of(quality)
-
-
-@torch.no_grad()
-def validate(
-    model: Model, pictures: Pictures, config: TrainConfig, count: int = 36, batch: int = 6
-) -> dict[str, float]:
-    """Loss, bpp and PSNR (dB) on fixed held-out crops of up to 256x256, qualities spread evenly; training's noise."""
-    size = min([256] + [min(p.shape[:2]) // 64 * 64 for p in pictures.held_out])
-    x = random_crops(pictures.held_out, count, size, [7])
-    model.train()
-    rows = []
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for xs, us in zip(x.split(batch), torch.linspace(0, 1, count).split(batch), strict=True):
-            quality, lmbda = qualities(model, len(xs), config, us)
-            x_hat, bits = model(xs, quality)
-            bpp, mse = bits_per_pixel(bits, xs), squared_error(x_hat, xs)
-            rows.append([float(rate_distortion(bpp, mse, lmbda)), float(bpp.mean()), float((-10 * mse.log10()).mean())])
-    loss, bpp_, psnr = np.mean(rows, axis=0).tolist()
-    return {"loss": loss, "bpp": bpp_, "psnr": psnr}
-
-
-class Average:
-    """Exponential moving average of a network's state, with a shorter memory at the start."""
-
-    def __init__(self, net: Model, decay: float) -> None:
-        self.decay = decay
-        self.values = {k: v.detach().clone() for k, v in net.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, net: Model, step: int) -> None:
-        """Take in the weights of a step."""
-        decay = min(self.decay, (step + 1) / (step + 10))
-        current = net.state_dict()
-        torch._foreach_lerp_(list(self.values.values()), [current[k] for k in self.values], 1 - decay)
-
-    def model(self, like: Model, config: TrainConfig) -> Model:
-        """A model of the averaged weights, on the CPU."""
-        averaged = create(like.name, config.preset)
-        averaged.load_state_dict(self.values)
-        return averaged
-
-
-class Log:
-    """log.csv, and TensorBoard scalars where that is installed."""
-
-    FIELDS = ("loss", "bpp", "psnr")
-
-    def __init__(self, out: Path, resume: bool) -> None:
-        self.path = out / "log.csv"
-        if not (resume and self.path.exists()):
-            self.path.write_text("step,seconds,split,loss,bpp,psnr\n")
-        self.board: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(out / "tensorboard"))
-        except ModuleNotFoundError:
-            pass
-
-    def write(self, at: Progressed, split: str, row: dict[str, float]) -> None:
-        """One row; loss, bpp, PSNR in dB."""
-        with self.path.open("a", newline="") as f:
-            csv.writer(f).writerow([at.step, f"{at.seconds:.1f}", split, *(f"{row[k]:.5f}" for k in self.FIELDS)])
-        if self.board is not None:
-            for k in self.FIELDS:
-                self.board.add_scalar(f"{split}/{k}", row[k], at.step)
-
-
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, then put it in place."""
-    part = path.with_name(path.name + ".part")
-    write(part)
-    part.replace(path)
+def _start(config: TrainConfig) -> tuple[Fabric, TrainConfig]:
+    """The engine, and the configuration with the precision that the first process chose."""
+    fabric = _fabric("32-true" if config.precision == "auto" else config.precision)
+    if config.precision == "auto":
+        precision = fabric.broadcast(choose_precision())
+        config = dataclasses.replace(config, precision=precision)  # type: ignore[arg-type]
+        if precision != "32-true":
+            fabric = _fabric(precision)
+    if fabric.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    return fabric, config
 
 
 def _fabric(precision: Any) -> Fabric:
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    gpus = torch.cuda.is_available()
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if processes > 1 else 1
-    nodes = processes // devices
+    devices = processes_here()
     fabric = Fabric(
-        accelerator="cuda" if gpus else "cpu",
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
         strategy="ddp" if processes > 1 else "auto",
         devices=devices,
-        num_nodes=nodes,
+        num_nodes=processes // devices,
         precision=precision,
     )
     fabric.launch()
     return fabric
 
 
-def _load_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise LichenError(f"there is no checkpoint at {path}: train without --resume first")
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+def _mean_of_all(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:
+    mean: Any = fabric.all_reduce(torch.tensor(list(values.values()), device=fabric.device), reduce_op="mean")
+    return dict(zip(values, mean.tolist(), strict=True))
+
+
+@contextlib.contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second one acts as ever."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(kind: int, frame: Any) -> None:
+        asked.set()
+        signal.signal(kind, before[signal.Signals(kind)])
+
+    for kind in before:
+        signal.signal(kind, ask)
+    try:
+        yield asked
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def _load_checkpoint(out: Path) -> dict[str, Any]:
+    path = out / CHECKPOINT_FILE
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise LichenError(f"there is no checkpoint at {path}: train without --resume first") from None
+    except Exception as e:  # a damaged file raises whatever its bytes lead to
+        raise LichenError(f"{path} cannot be read ({e}): it is no checkpoint of this trainer") from e
     return state
 
 
-def _begin(config: TrainConfig, pictures: Pictures) -> Model:
-    """The network before its first step: of a file of weights, or of the model's own start."""
-    net = create(config.model, config.preset)
+def _check_new(out: Path) -> None:
+    """ConfigError where `out` holds a training already or cannot be written to."""
+    if (out / CHECKPOINT_FILE).exists():
+        raise ConfigError(f"{out} holds a training already: go on with it (--resume), or choose another folder (--out)")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ConfigError(f"{out} cannot be made ({e.strerror}): choose another folder (--out)") from e
+    if not os.access(out, os.W_OK):
+        raise ConfigError(f"{out} cannot be written to: choose another folder (--out)")
+
+
+def _check_crop(config: TrainConfig) -> None:
+    """DataError for crops that the model cannot take. Multiples of 64 suit all, others are tried."""
+    if config.crop % 64 == 0:
+        return
+    assert config.lmbda is not None
+    objective = TrainingLoss(create(config.model, config.preset), config.objective, config.lmbda).train()
+    quality, lmbda = objective.conditions(torch.full((2,), 0.5))
+    x = torch.rand(2, 3, config.crop, config.crop)
+    try:
+        with torch.no_grad():
+            _, _, x_hat = objective(x, quality, lmbda, 0.0)
+        suits = x_hat.shape == x.shape
+    except (RuntimeError, ValueError, AssertionError):
+        suits = False
+    if not suits:
+        raise DataError(f"{config.model} takes no crops of {config.crop}: --crop has to be a multiple of 64")
+
+
+def _begin(net: Model, config: TrainConfig, pictures: Pictures) -> None:
+    """The weights before the first step: of a file, or of the model's own start."""
     if config.start is None:
-        net.start_from(random_crops(pictures.training, config.start_crops, 64, [config.seed, 2**20], places=1))
-        return net
-    given = read_weights(Path(config.start))
-    if (given.name, given.cfg) != (net.name, net.cfg):
-        raise LichenError(f"{config.start} holds weights of {given.name} ({given.cfg}), not of {net.name} ({net.cfg})")
-    net.load_state_dict(given.state_dict())
-    return net
-
-
-def train(config: TrainConfig, resume: bool = False, console: Console | None = None) -> Path | None:
-    """Train, and return the path of the averaged weights (safetensors); None in processes other than the first.
-
-    `config.out` receives config.json, checkpoint.pt, weights.safetensors and log.csv. Raises DataError for folders that
-    cannot be trained on and WeightsError for an unknown model or preset.
-    """
-    if config.crop % 64:
-        raise DataError(f"crops of {config.crop} are no multiple of 64")
-    out = Path(config.out)
-    state = _load_checkpoint(out / "checkpoint.pt") if resume else None
-    net = create(config.model, config.preset)
-    fabric = _fabric(choose_precision() if config.precision == "auto" else config.precision)
-    rank, processes = fabric.global_rank, fabric.world_size
-    out.mkdir(parents=True, exist_ok=True)
-    with fabric.rank_zero_first():
-        pictures = load_pictures(config.data, Path(config.cache), config.crop)
-
-    at = Progressed()
-    average = Average(net, config.average)
-    if state is not None:
-        net.load_state_dict(state["model"])
-        average.values, at = state["average"], Progressed(state["step"], state["seconds"])
+        size, seed = min(64, config.crop), [config.seed, 2**20]
+        net.start_from(random_crops(pictures.training, config.start_crops, size, seed, places=1))
     else:
-        torch.manual_seed(step_seed(config.seed))
-        net = _begin(config, pictures)
-        average = Average(net, config.average)
-    opt: Any = torch.optim.AdamW(
-        [p for p in net.parameters() if p.requires_grad], config.lr, betas=config.betas, weight_decay=0.0, fused=True
-    )
-    if state is not None:
-        opt.load_state_dict(state["optimizer"])
-    net.train()
-    model, opt = fabric.setup(net, opt)
-    average.values = {k: v.to(fabric.device) for k, v in average.values.items()}
-    log = Log(out, resume) if rank == 0 else None
-    if log is not None:
-        write_atomic(out / "config.json", lambda p: p.write_text(json.dumps(asdict(config), indent=2)))
+        net.load_state_dict(read_weights(Path(config.start)).state_dict())
 
-    def save() -> None:
-        state = {
-            "model": net.state_dict(),
-            "average": average.values,
-            "optimizer": opt.state_dict(),
-            "step": at.step,
-            "seconds": at.seconds,
-        }
-        write_atomic(out / "checkpoint.pt", lambda p: torch.save(state, p))
-        save_weights(average.model(net, config), out / "weights.safetensors")
 
-    def check() -> None:
-        assert log is not None
-        log.write(at, "held-out", validate(average.model(net, config), pictures, config))
+def _channels_last(net: nn.Module) -> None:
+    """Lay the kernels of convolutions out with channels last, as the pixels are and as their gradients come.
 
-    began, before = time.monotonic(), at.seconds
-    saved = checked = began
-    running: dict[str, float] = {}
-    blown = 0
-    columns = (BarColumn(20), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=rank != 0) as progress:
-        bar = progress.add_task("", total=1.0)
-        while True:
-            if at.step % 10 == 0:  # the first process's clock is everyone's
-                at.seconds = fabric.broadcast(before + time.monotonic() - began)
-                if rank == 0 and time.monotonic() - saved > config.checkpoint_seconds:
-                    save()
-                    saved = time.monotonic()
-                if rank == 0 and time.monotonic() - checked > config.validate_seconds:
-                    check()
-                    checked = time.monotonic()
-                if at.seconds / 60 >= config.minutes or (at.seconds - before) / 60 >= config.pause_after:
-                    break
-            done = at.seconds / 60 / config.minutes
-            for group in opt.param_groups:
-                group["lr"] = config.lr * cosine(done, at.step, config.warmup)
-            x = random_crops(pictures.training, config.batch, config.crop, [config.seed, rank, at.step], harden=True)
-            torch.manual_seed(step_seed(config.seed, rank, at.step))
-            u = (torch.randperm(config.batch) + torch.rand(config.batch)) / config.batch  # spread over the qualities
-            quality, lmbda = qualities(net, config.batch, config, u)
-            x, lmbda = x.to(fabric.device), lmbda.to(fabric.device)
-            x_hat, bits = model(x, None if quality is None else quality.to(fabric.device))
-            bpp, mse = bits_per_pixel(bits, x), squared_error(x_hat, x)
-            loss = rate_distortion(bpp, mse, lmbda)
-            opt.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            norm: Any = fabric.clip_gradients(model, opt, max_norm=config.clip, error_if_nonfinite=False)
-            at.step += 1
-            if not math.isfinite(float(norm)):  # the same in all processes, so all leave the step out
-                blown += 1
-                if blown > MAX_BLOWN:
-                    raise LichenError(f"{blown} steps in a row gave no finite gradient: lower the learning rate (--lr)")
-                continue
-            blown = 0
-            opt.step()
-            average.update(net, at.step)
-            if log is not None:
-                now = {"loss": loss.item(), "bpp": bpp.mean().item(), "psnr": -10 * math.log10(mse.mean().item())}
-                running = {k: 0.98 * running.get(k, v) + 0.02 * v for k, v in now.items()}
-                if at.step % 10 == 0:
-                    steps_a_second = at.step / max(at.seconds, 1e-9)
-                    speed = steps_a_second * config.batch * processes * config.crop**2 / 1e6
-                    text = f"{at.step} loss {running['loss']:.2f} {running['bpp']:.3f} bpp {running['psnr']:.2f} dB"
-                    progress.update(bar, completed=min(1.0, done), description=f"{text} {speed:.2f} Mpx/s")
-                if at.step % 250 == 0:
-                    log.write(at, "training", running)
-        if log is not None:
-            check()
-            save()
-    fabric.barrier()
-    return out / "weights.safetensors" if rank == 0 else None
+    As `Module.to(memory_format=torch.channels_last)`, but also where that leaves the layout open, in kernels of one
+    input channel (depthwise): their gradients then have the layout that several processes average them in.
+    """
+    for p in net.parameters():
+        if p.dim() == 4:
+            _, channels, H, W = p.shape
+            strides = (channels * H * W, 1, W * channels, channels)
+            p.data = torch.empty_strided(p.shape, strides, dtype=p.dtype).copy_(p.data)
+
+
+def _load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
+    """Load its state, each tensor laid out as its parameter is, which fused kernels rely on."""
+    optimizer.load_state_dict(state)
+    for p, tensors in optimizer.state.items():
+        for k, v in tensors.items():
+            if v.shape == p.shape:
+                tensors[k] = torch.empty_like(p, dtype=v.dtype).copy_(v).detach()

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lichen.errors import LichenError
+from lichen.layers.bounds import straight_through
+from lichen.models.base import Model
+
+DEFAULT_LMBDA = {"mse": 0.013, "ms-ssim": 16.64}
+
+# The first and the last lmbda of CompressAI's networks of Balle et al. 2018 and Minnen et al. 2018, for
+# lmbda * 255^2 * MSE + bpp and for lmbda * (1 - MS-SSIM) + bpp.
+_MSE, _MS_SSIM = (0.0018, 0.18), (2.40, 220.0)
+_EXPONENT = math.log(_MS_SSIM[1] / _MS_SSIM[0]) / math.log(_MSE[1] / _MSE[0])
 
 
 def bits_per_pixel(bits: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -19,15 +31,97 @@ def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 LOSS_LIMIT = 60.0
-"""Of a crop; photographs cause 5 to 20 at any quality."""
+"""Of a crop; photographs cause 5 to 20 at any quality once a network has begun to learn."""
+
+
+def limited(loss: Tensor) -> Tensor:
+    """Losses of crops (B,) -> their mean; the gradient of a crop beyond `LOSS_LIMIT` is shortened to the limit's share.
+
+    So one crop that a network does badly on cannot undo the rest.
+    """
+    shortened = loss * (LOSS_LIMIT / loss.detach()).clamp(max=1)
+    return straight_through(loss, shortened).mean()
 
 
 def rate_distortion(bpp: Tensor, mse: Tensor, lmbda: Tensor) -> Tensor:
-    """(lmbda * 255^2 * mse + bpp) / sqrt(lmbda), the mean over the batch; all (B,), mse over pixels in 0..1.
+    """(lmbda * 255^2 * mse + bpp) / sqrt(lmbda), the `limited` mean over the batch; all (B,), mse over pixels in 0..1.
 
     The loss of Minnen et al. 2018 (section 4), a crop's weight divided by sqrt(lmbda): rate falls about as
-    sqrt(1/lmbda), so that a percent of rate counts the same at every quality. A crop beyond `LOSS_LIMIT` counts as if
-    it were there, its gradient shortened as much: one crop that a network does badly on cannot undo the rest.
+    sqrt(1/lmbda), so that a percent of rate counts the same at every quality.
     """
-    loss = (lmbda * 255**2 * mse + bpp) / lmbda.sqrt()
-    return (loss * (LOSS_LIMIT / loss.detach()).clamp(max=1)).mean()
+    return limited((lmbda * 255**2 * mse + bpp) / lmbda.sqrt())
+
+
+def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
+    """(B, 3, H, W) in 0..1, sides above 160 -> MS-SSIM (B,), the mean over the channels.
+
+    Wang, Simoncelli, Bovik: "Multi-scale structural similarity for image quality assessment", Asilomar 2003, by
+    pytorch_msssim: a Gaussian window of 11 pixels and five scales with the paper's weights.
+    """
+    from pytorch_msssim import ms_ssim
+
+    value: Tensor = ms_ssim(x_hat.float(), x, data_range=1.0, size_average=False)
+    return value
+
+
+def ms_ssim_lmbda(lmbda: Tensor) -> Tensor:
+    """lmbda for the mean squared error -> lmbda for 1 - MS-SSIM at about the same rate. Any shape.
+
+    Log-uniform between the first and the last networks of Balle et al. 2018 and Minnen et al. 2018 as CompressAI
+    trained them (its documentation, "Model zoo, training"): 0.0018 becomes 2.40, 0.18 becomes 220. Those between,
+    4.58, 8.73, 16.64, 31.73, 60.50, 115.37, are met within 2 %.
+    """
+    return _MS_SSIM[0] * (lmbda / _MSE[0]) ** _EXPONENT
+
+
+def mse_lmbda(lmbda: Tensor) -> Tensor:
+    """The inverse of `ms_ssim_lmbda`."""
+    return _MSE[0] * (lmbda / _MS_SSIM[0]) ** (1 / _EXPONENT)
+
+
+def rate_ms_ssim(bpp: Tensor, similarity: Tensor, lmbda: Tensor) -> Tensor:
+    """(lmbda * (1 - similarity) + bpp) / sqrt(mse_lmbda(lmbda)), the `limited` mean over the batch; all (B,).
+
+    The loss for MS-SSIM of Minnen et al. 2018 (section 4) and of CompressAI. A rate weighs as it does in
+    `rate_distortion`.
+    """
+    return limited((lmbda * (1 - similarity) + bpp) / mse_lmbda(lmbda).sqrt())
+
+
+class TrainingLoss(nn.Module):
+    """A model and what it is trained for, as one module: the engine that averages gradients sees its forward alone."""
+
+    def __init__(self, net: Model, objective: str, lmbda: float) -> None:
+        """objective: mse, ms-ssim; a model's `own_loss` goes before it. lmbda: for models of one quality.
+
+        LichenError where pytorch_msssim is not installed and MS-SSIM is asked for.
+        """
+        super().__init__()
+        self.net, self.objective, self.lmbda = net, objective, lmbda
+        if objective == "ms-ssim":
+            try:
+                import pytorch_msssim  # noqa: F401
+            except ModuleNotFoundError as e:
+                raise LichenError(f"training for MS-SSIM needs {e.name}: pip install 'lichen[train]'") from e
+
+    def conditions(self, u: Tensor) -> tuple[Tensor | None, Tensor]:
+        """u (B,) in 0..1 -> qualities (B,), None for a model of one; lmbda (B,) of the objective."""
+        if not self.net.variable_rate:
+            return None, torch.full_like(u, self.lmbda)
+        quality = 1 + 99 * u
+        lmbda = self.net.lmbda_of(quality)
+        return quality, ms_ssim_lmbda(lmbda) if self.objective == "ms-ssim" else lmbda
+
+    def forward(self, x: Tensor, quality: Tensor | None, lmbda: Tensor, done: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels (B, 3, H, W) in 0..1 -> the loss (), bits per pixel (B,), x_hat (B, 3, H, W).
+
+        done: how far the training is, 0..1.
+        """
+        if self.net.own_loss is not None:
+            return self.net.own_loss(x, quality, lmbda, done)
+        x_hat, bits = self.net(x, quality)
+        with torch.autocast(x.device.type, enabled=False):
+            x_hat, bpp = x_hat.float(), bits_per_pixel(bits, x).float()
+            if self.objective == "ms-ssim":
+                return rate_ms_ssim(bpp, ms_ssim(x_hat, x), lmbda), bpp, x_hat
+            return rate_distortion(bpp, squared_error(x_hat, x), lmbda), bpp, x_hat
