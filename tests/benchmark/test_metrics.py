@@ -33,6 +33,21 @@ def test_psnr_against_scikit_image(photo):
     assert metrics.psnr(photo, other) == pytest.approx(peak_signal_noise_ratio(photo, other, data_range=255))
 
 
+def test_psnr_of_luma_and_of_weighted_planes():
+    """The same error in R, G and B is one of Y alone; one of B alone is mostly one of Cb."""
+    picture = np.full((8, 8, 3), 100, np.uint8)
+    y, yuv = metrics.psnr_ycbcr(picture, picture + np.uint8(5))
+    assert y == pytest.approx(20 * math.log10(255 / 5))
+    assert yuv > 150  # chroma lost nothing but what floating point does
+    blue = picture.copy()
+    blue[..., 2] += 10
+    errors = (1.14, (10 - 1.14) / 1.772, -1.14 / 1.402)
+    planes = [20 * math.log10(255 / abs(e)) for e in errors]
+    y, yuv = metrics.psnr_ycbcr(picture, blue)
+    assert y == pytest.approx(planes[0])
+    assert yuv == pytest.approx((6 * planes[0] + planes[1] + planes[2]) / 8)
+
+
 def test_ms_ssim_falls_with_the_error(photo):
     pytest.importorskip("pytorch_msssim")
     rng = np.random.default_rng(0)

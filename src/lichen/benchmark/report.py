@@ -22,8 +22,12 @@ class Point:
     bpp: float
     psnr: float  # dB, the mean of the pictures' PSNR
     ms_ssim: float | None  # the mean of the pictures' MS-SSIM; None where it was not measured on all of them
-    encode_s: float  # seconds a picture
-    decode_s: float
+    encode_s: float | None  # seconds a picture, the mean of those that were timed
+    decode_s: float | None
+    psnr_y: float | None = None  # dB
+    psnr_yuv: float | None = None  # dB, 6:1:1
+    encode_mb: float | None = None  # peak memory in 10^6 bytes
+    decode_mb: float | None = None
 
     @property
     def ms_ssim_db(self) -> float | None:
@@ -46,24 +50,42 @@ def averages(rows: Iterable[Row]) -> dict[str, list[Point]]:
 
 def _point(setting: float, rows: Sequence[Row]) -> Point:
     similarities = [r.ms_ssim for r in rows if r.ms_ssim is not None]
+
+    def mean(values: Iterable[float | None], *, of_all: bool = False) -> float | None:
+        found = [v for v in values if v is not None]
+        return fmean(found) if found and (len(found) == len(rows) or not of_all) else None
+
     return Point(
         setting,
         len(rows),
         fmean(r.bpp for r in rows),
         fmean(r.psnr for r in rows),
         fmean(similarities) if len(similarities) == len(rows) else None,
-        fmean(r.encode_s for r in rows),
-        fmean(r.decode_s for r in rows),
+        mean(r.encode_s for r in rows),
+        mean(r.decode_s for r in rows),
+        mean((r.psnr_y for r in rows), of_all=True),
+        mean((r.psnr_yuv for r in rows), of_all=True),
+        mean(r.encode_mb for r in rows),
+        mean(r.decode_mb for r in rows),
     )
 
 
+METRICS = {
+    "psnr": "PSNR, RGB (dB)",
+    "ms-ssim": "MS-SSIM, RGB (dB)",
+    "psnr-y": "PSNR, Y (dB)",
+    "psnr-yuv": "PSNR, YUV 6:1:1 (dB)",
+}
+"""What curves are drawn and compared in."""
+
+
 def curve(label: str, points: Iterable[Point], metric: str = "psnr") -> Curve:
-    """The rate-distortion curve of `metric`: "psnr", or "ms-ssim" in dB. CurveError where that was not measured."""
+    """The rate-distortion curve of one of `METRICS`, MS-SSIM in dB. CurveError where that was not measured."""
     pairs: list[tuple[float, float]] = []
     for p in points:
-        quality = {"psnr": p.psnr, "ms-ssim": p.ms_ssim_db}[metric]
+        quality = {"psnr": p.psnr, "ms-ssim": p.ms_ssim_db, "psnr-y": p.psnr_y, "psnr-yuv": p.psnr_yuv}[metric]
         if quality is None:
-            raise CurveError(f"MS-SSIM of {label} was not measured: measure it")
+            raise CurveError(f"{METRICS[metric]} of {label} was not measured: measure it")
         pairs.append((p.bpp, quality))
     return Curve.of(label, pairs)
 
@@ -80,7 +102,7 @@ def rate_distortion_table(points: Mapping[str, Sequence[Point]]) -> str:
     for codec, group in points.items():
         for p in group:
             ms_ssim = "-" if p.ms_ssim is None else f"{p.ms_ssim:.4f} ({p.ms_ssim_db:.2f})"
-            seconds = (f"{p.encode_s:.3f}", f"{p.decode_s:.3f}")
+            seconds = ["-" if t is None else f"{t:.3f}" for t in (p.encode_s, p.decode_s)]
             lines.append(line(codec, f"{p.setting:g}", f"{p.bpp:.4f}", f"{p.psnr:.3f}", ms_ssim, *seconds))
     return "\n".join(lines)
 
