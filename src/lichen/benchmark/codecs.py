@@ -192,7 +192,7 @@ class LichenCodec:
         settings: Sequence[float] | None = None,
         threads: int | None = None,
     ) -> None:
-        self.name, self._model, self._threads = name, model, threads
+        self.name, self._model, self.threads = name, model, threads
         self._files = (weights,) if isinstance(weights, (str, Path)) else tuple(weights or ())
         self._settings = settings
 
@@ -207,8 +207,8 @@ class LichenCodec:
 
         import lichen
 
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         if self._model is not None:
             return (self._model,)
         found = tuple(lichen.load(weights=f) for f in self._files) or (lichen.load(),)

@@ -90,7 +90,7 @@ def ffmpeg() -> str:
                 return str(path)
     path_ = shutil.which("ffmpeg")
     if path_ is None:
-        raise CodecError("there is no FFmpeg: pip install 'lichen[benchmark]' brings one for x86-64 Linux and Windows")
+        raise CodecError("there is no FFmpeg: pip install 'lichen[benchmark]' brings one for x86-64 Linux")
     return path_
 
 
