@@ -121,6 +121,7 @@ def test_curves_draw_and_codecs_switch(opened):
     opened.locator('#legend button[data-codec="webp"]').click()
     assert opened.locator("#curves path.curve").count() == shown - 1
     assert opened.locator('#legend button[data-codec="webp"]').get_attribute("aria-pressed") == "false"
+    opened.locator("#more summary").click()
     opened.locator('#legend button[data-codec="hm (published)"]').click()
     assert opened.locator("#curves path.curve").count() == shown
     dashes = opened.locator('path[data-codec="hm (published)"]').get_attribute("stroke-dasharray")

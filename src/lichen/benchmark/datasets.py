@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Dataset:
     number: int  # of pictures
     size: str  # of the pictures, in words
     pattern: str  # of the files' names, as a glob
-    sums: tuple[str, ...] = ()  # first 8 bytes of each file's SHA-256 in hex, by name, where known
+    sums: tuple[str, ...] = ()  # "NAME:first 8 bytes of its SHA-256 in hex", where known
 
 
 _KODAK_SUMS = """
@@ -58,7 +58,7 @@ DATASETS = {
             24,
             "768x512 or 512x768",
             "kodim[0-2][0-9].png",
-            tuple(_KODAK_SUMS.split()),
+            tuple(f"kodim{i:02}.png:{s}" for i, s in enumerate(_KODAK_SUMS.split(), 1)),
         ),
         Dataset(
             "tecnick",
@@ -143,10 +143,10 @@ def find(name: str, data: str | Path | None = None) -> list[Path]:
     raise DataError(f"{name} is not in {root}: {get_it}, and put the pictures {dataset.pattern} into {folders[0]}")
 
 
-def others(name: str, files: Sequence[Path]) -> list[Path]:
+def others(name: str, files: Iterable[Path]) -> list[Path]:
     """Those of a known set's files that are not the ones we know; empty where nothing is known of them."""
-    sums = DATASETS[name].sums
-    return [f for f, known in zip(files, sums) if hashlib.sha256(f.read_bytes()).hexdigest()[:16] != known]  # noqa: B905
+    sums = dict(pair.split(":") for pair in DATASETS[name].sums)
+    return [f for f in files if f.name in sums and hashlib.sha256(f.read_bytes()).hexdigest()[:16] != sums[f.name]]
 
 
 def folder(path: str | Path) -> list[Path]:
