@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from lichen.benchmark import codecs, look
 from lichen.benchmark.bd import CurveError
+from lichen.benchmark.datasets import pixels
 from lichen.benchmark.page import Table
 from lichen.benchmark.report import PUBLISHED, Study
 
@@ -68,3 +72,27 @@ def rate(study: Study, test: str, metric: str = "psnr", anchor: str = ANCHOR) ->
         return f"{study.compare(test, anchor, metric).rate.value:+.1f} %"
     except CurveError:
         return "-"
+
+
+def where_the_bits_go(measured: Iterable[codecs.Codec], paths: Sequence[Path]) -> Table:
+    """Bits per pixel of latents, hyper-latents and so on, of each of Lichen's codecs at each setting."""
+    rows: list[Sequence[str]] = []
+    found: list[tuple[str, float, dict[str, float]]] = []
+    for codec in measured:
+        if not isinstance(codec, codecs.LichenCodec):
+            continue
+        for setting in codec.settings:
+            model = codec.model if codec.model.variable_rate else codec.models[round(setting) - 1]
+            bpp: defaultdict[str, float] = defaultdict(float)
+            for path in paths:
+                picture = pixels(path)
+                for part, bits in look.bits(picture, model, setting).items():
+                    bpp[part] += bits / (picture.shape[0] * picture.shape[1]) / len(paths)
+            found.append((codec.name, setting, dict(bpp)))
+    parts = list(dict.fromkeys(part for _, _, bpp in found for part in bpp))
+    for name, setting, bpp_ in found:
+        total = sum(bpp_.values())
+        cells = [f"{bpp_[p]:.4f} ({100 * bpp_[p] / total:.1f} %)" if p in bpp_ else "-" for p in parts]
+        rows.append((name, f"{setting:g}", f"{total:.4f}", *cells))
+    note = f"Bits per pixel that the prior estimates, mean over {len(paths)} pictures: y latents, z hyper-latents."
+    return Table("Where the bits go", ("codec", "setting", "all", *parts), rows, note)

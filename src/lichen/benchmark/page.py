@@ -98,7 +98,8 @@ def _set(study: Study, report: Report) -> dict[str, Any]:
     known = study.known
     about = f"{study.pictures} pictures"
     if known:
-        about = f"{known.title[0].upper()}{known.title[1:]}: {study.pictures} of {known.number} pictures, {known.size}. Averages over pictures."
+        title = known.title[0].upper() + known.title[1:]
+        about = f"{title}: {study.pictures} of {known.number} pictures, {known.size}. Averages over pictures."
         if study.published and study.pictures < known.number:
             about += f" Published curves (dashed) are averages over all {known.number}: not comparable with these."
     return {

@@ -12,6 +12,7 @@ from lichen.errors import LichenError
 
 if TYPE_CHECKING:
     from lichen.benchmark.codecs import Codec
+    from lichen.benchmark.page import Table
     from lichen.benchmark.report import Study
 
 DEFAULT = "lichen,jpeg,webp,jpeg2000,avif,jpegxl,hevc-444"
@@ -66,7 +67,8 @@ def _positive(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    from lichen.benchmark import datasets, page, report, runner
+    from lichen.benchmark import analyses, datasets, page, report, runner
+    from lichen.benchmark.codecs import LichenCodec
 
     if args.list:
         return _list()
@@ -77,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     processes = args.processes or os.cpu_count() or 1
     failures: list[str] = []
     studies, viewed = [], []
+    tables: list[Table] = []
     try:
         for name, pictures in sets.items():
             options: dict[str, Any] = {
@@ -99,16 +102,26 @@ def run(args: argparse.Namespace) -> int:
                     step("decoding the pictures to look at")
                     folder = Path(args.store).with_suffix(".pictures")
                     viewed += page.viewer(study, codecs, pictures, folder, args.pictures)
+            if args.report and not tables and any(isinstance(c, LichenCodec) for c in codecs):
+                tables.append(
+                    analyses.where_the_bits_go(codecs, [pictures[i] for i in runner.spread(len(pictures), 2)])
+                )
     except KeyboardInterrupt:
         print(f"lichen: stopped; what was measured is in {args.store}: run again to go on", file=sys.stderr)
         return 130
     for line in dict.fromkeys([*notes, *failures]):
         print(f"lichen: {line}", file=sys.stderr)
-    _write(args, studies, [*notes, *failures], viewed)
+    _write(args, studies, [*notes, *failures], viewed, tables)
     return 1 if failures else 0
 
 
-def _write(args: argparse.Namespace, studies: list[Study], notes: list[str], viewed: list[dict[str, Any]]) -> None:
+def _write(
+    args: argparse.Namespace,
+    studies: list[Study],
+    notes: list[str],
+    viewed: list[dict[str, Any]],
+    tables: list[Table],
+) -> None:
     from lichen.benchmark import analyses, figures, page, report
     from lichen.container import write_atomic
 
@@ -131,7 +144,7 @@ def _write(args: argparse.Namespace, studies: list[Study], notes: list[str], vie
                 studies,
                 title="Image codecs compared",
                 notes=[*notes, *how],
-                tables=analyses.tables(studies),
+                tables=[*analyses.tables(studies), *tables],
                 viewer=viewed,
                 anchor=args.anchor,
                 times=times,
