@@ -18,12 +18,18 @@ CROSS = ("scale-hyperprior-iclr18", "joint-neurips18", "mean-scale-hyperprior-co
 """Published systems that were trained for MSE and for MS-SSIM."""
 
 PRIORS = (
-    ("factorized", "balle2017-mse", "factorized-compressai-mse"),
-    ("scale hyperprior", "scale-hyperprior-iclr18-mse", "scale-hyperprior-compressai-mse"),
-    ("mean and scale hyperprior", "mean-scale-hyperprior-neurips18-mse", "mean-scale-hyperprior-compressai-mse"),
-    ("joint: context and hyperprior", "joint-neurips18-mse", "joint-compressai-mse"),
+    ("factorized", "balle2017-mse", "factorized-compressai-mse", "minnen2018-factorized"),
+    ("scale hyperprior", "scale-hyperprior-iclr18-mse", "scale-hyperprior-compressai-mse", "minnen2018-scale"),
+    (
+        "mean and scale hyperprior",
+        "mean-scale-hyperprior-neurips18-mse",
+        "mean-scale-hyperprior-compressai-mse",
+        "minnen2018-mean-scale",
+    ),
+    ("context alone", "", "", "minnen2018-context"),
+    ("context and hyperprior", "joint-neurips18-mse", "joint-compressai-mse", "minnen2018-joint"),
 )
-"""Prior, the paper's own points, CompressAI's training."""
+"""Prior, the paper's own points, CompressAI's training, and the beginning of what Lichen's weights are called."""
 
 
 def tables(studies: Iterable[Study]) -> list[Table]:
@@ -56,13 +62,20 @@ def cross_metric(study: Study) -> Table:
 
 
 def ablation(study: Study) -> Table:
-    """Published systems that differ in the prior alone."""
-    rows = [(prior, rate(study, a + PUBLISHED), rate(study, b + PUBLISHED)) for prior, a, b in PRIORS]
+    """Published systems that differ in the prior alone, and all of Lichen's that were measured here."""
+    own = [c for c in study.codecs if c.startswith("lichen")]
+    rows: list[Sequence[str]] = []
+    for prior, paper, compressai, name in PRIORS:
+        mine = [c for c in own if c.startswith(f"lichen-{name}")]
+        own = [c for c in own if c not in mine]
+        measured = ", ".join(rate(study, c) for c in mine) or "-"
+        rows.append((prior, *(rate(study, c + PUBLISHED) if c else "-" for c in (paper, compressai)), measured))
+    rows += [(c, "-", "-", rate(study, c)) for c in own]
     return Table(
         f"Priors ({study.name})",
-        ("prior", "BD-rate, papers' points", "BD-rate, CompressAI's training"),
+        ("prior", "papers' points", "CompressAI's training", "measured here"),
         rows,
-        f"By PSNR against {ANCHOR}. The transforms are alike, but for ICLR 2017's.",
+        f"BD-rate by PSNR against {ANCHOR}. The published systems' transforms are alike, but for ICLR 2017's.",
     )
 
 

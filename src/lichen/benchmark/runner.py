@@ -28,7 +28,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -149,6 +149,7 @@ def measure(
     repeats: int = 1,
     memory: bool = False,
     limits: Mapping[str, int] | None = None,
+    cluster: str | None = None,
     on_error: Callable[[str], None] | None = None,
     console: Console | None = None,
 ) -> list[Row]:
@@ -157,8 +158,10 @@ def measure(
     ms_ssim: measure it too. again: names of codecs to measure whatever the store has. processes: for sizes and
     qualities. timed: on how many pictures, evenly spaced, times are taken (None: all); repeats: how often, after one
     run that does not count where it is more than 1. memory: measure peak memory too. limits: codec -> on how many
-    pictures, evenly spaced, to measure a slow one. on_error: what to do with the sentence of a measurement that failed,
-    by default raise it. console: where a progress bar goes, by default standard error if it is a terminal.
+    pictures, evenly spaced, to measure a slow one. cluster: the address of a Ray cluster that measures rates and
+    qualities in place of processes here, "local" to start one; codecs and pictures go to it. on_error: what to do with
+    the sentence of a measurement that failed, by default raise it. console: where a progress bar goes, by default
+    standard error if it is a terminal.
 
     After Ctrl-C, which raises KeyboardInterrupt as ever, what was under way is finished and the store has all of it.
     """
@@ -176,13 +179,14 @@ def measure(
         return c.name in again or row is None or row.encode_s is None or row.repeats < repeats
 
     timing = [j for j in every if j[0] in (clocked if j[0] in chosen[j[1].name] else []) and untimed(*j)]
-    together = set() if processes > 1 else {(i, c.name, s) for i, c, s in timing}
+    apart = processes > 1 or cluster is not None
+    together = set() if apart else {(i, c.name, s) for i, c, s in timing}
     quality = [j for j in every if lacks(*j) and (j[0], j[1].name, j[2]) not in together]
     weighed = [(c, clocked[0]) for c in codecs if memory and clocked and len(c.settings)]
     weighed = [(c, i) for c, i in weighed if _unweighed(store.rows.get(run.key(i, c, middle(c))))]
     with progress_bar(len(quality) + len(timing) + len(weighed), console) as step:
-        if processes > 1 and len(quality) > 1:
-            run.spread_out(quality, codecs, processes, step)
+        if quality and apart:
+            run.spread_out(quality, _pool(codecs, processes, cluster), step)
         else:
             for i, c, s in quality:
                 step(f"{c.name} {s:g} {run.paths[i].name}")
@@ -249,13 +253,8 @@ class _Run:
                 both.append(pool.submit(_peak, codec, middle(codec), str(self.paths[i]), decoding).result())
         self.store.add(dataclasses.replace(row, encode_mb=both[0], decode_mb=both[1]))
 
-    def spread_out(
-        self, jobs: Sequence[tuple[int, Codec, float]], codecs: Sequence[Codec], processes: int, step: Any
-    ) -> None:
+    def spread_out(self, jobs: Sequence[tuple[int, Codec, float]], pool: Pool, step: Any) -> None:
         """Jobs by several processes, a few waiting; each result is kept when it comes."""
-        pool = ProcessPoolExecutor(
-            processes, mp_context=get_context("spawn"), initializer=_ready, initargs=(tuple(codecs),)
-        )
         waiting: dict[Future[Row], tuple[int, Codec, float]] = {}
         todo = iter(jobs)
 
@@ -270,16 +269,56 @@ class _Run:
 
         try:
             while True:
-                while len(waiting) < 2 * processes and (job := next(todo, None)) is not None:
+                while len(waiting) < 2 * pool.workers and (job := next(todo, None)) is not None:
                     i, codec, setting = job
                     arguments = (codec.name, setting, str(self.paths[i]), self.digests[i], self.ms_ssim)
-                    waiting[pool.submit(_measure_by_name, *arguments)] = job
+                    waiting[pool.submit(*arguments)] = job
                 if not waiting:
                     break
                 collect(wait(waiting, return_when=FIRST_COMPLETED).done)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)  # what is under way is finished
+            pool.finish()
             collect([f for f in list(waiting) if f.done() and not f.cancelled() and f.exception() is None])
+
+
+class Pool(Protocol):
+    """Workers that measure."""
+
+    @property
+    def workers(self) -> int:
+        """How many."""
+        ...
+
+    def submit(self, codec: str, setting: float, path: str, of: str, ms_ssim: bool) -> Future[Row]:
+        """Measure by and by."""
+        ...
+
+    def finish(self) -> None:
+        """Finish what is under way, forget what waits."""
+        ...
+
+
+def _pool(codecs: Sequence[Codec], processes: int, cluster: str | None) -> Pool:
+    if cluster is None:
+        return _Processes(codecs, processes)
+    from lichen.benchmark.cluster import Cluster
+
+    return Cluster(codecs, cluster)
+
+
+class _Processes:
+    """Of this machine."""
+
+    def __init__(self, codecs: Sequence[Codec], workers: int) -> None:
+        self.workers = workers
+        context = get_context("spawn")
+        self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ready, initargs=(tuple(codecs),))
+
+    def submit(self, *job: Any) -> Future[Row]:
+        return self._pool.submit(_measure_by_name, *job)
+
+    def finish(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 _codecs: dict[str, Codec] = {}  # of a worker
@@ -310,10 +349,17 @@ def _pixels(path: str) -> Pixels:
 
 
 def _measure(
-    codec: Codec, setting: float, path: str, of: str, ms_ssim: bool, repeats: int = 0, old: Row | None = None
+    codec: Codec,
+    setting: float,
+    path: str,
+    of: str,
+    ms_ssim: bool,
+    repeats: int = 0,
+    old: Row | None = None,
+    picture: Pixels | None = None,
 ) -> Row:
-    """One row; of the same bytes as `old`, its figures are taken over."""
-    picture = _pixels(path)
+    """One row; of the same bytes as `old`, its figures are taken over. picture: the path's, where it is at hand."""
+    picture = _pixels(path) if picture is None else picture
     encode, data = _timed(lambda: codec.encode(picture, setting), repeats)
     decode, decoded = _timed(lambda: codec.decode(data), repeats)
     times: dict[str, Any] = {"encode_s": encode, "decode_s": decode, "repeats": repeats, "machine": machine()}

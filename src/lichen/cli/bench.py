@@ -49,6 +49,9 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--timed", type=int, default=2, metavar="N", help="pictures to take times on (default 2, 0: none)")
     how.add_argument("--repeats", type=_positive, default=3, metavar="N", help="runs a time is the median of")
     how.add_argument("--threads", type=_positive, default=1, metavar="N", help="of Lichen, when timed (default 1)")
+    how.add_argument(
+        "--cluster", metavar="ADDRESS", help="of a Ray cluster for rates and qualities ('local': one here)"
+    )
     out = p.add_argument_group("what to write")
     out.add_argument("--report", metavar="FILE", help="one HTML page")
     out.add_argument("--markdown", metavar="FILE", help="tables")
@@ -90,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
                 "memory": args.timed > 0,
                 "limits": limits,
                 "on_error": failures.append,
+                "cluster": args.cluster,
             }
             rows = runner.measure(codecs, pictures, store, processes=processes, **options)
             if name in datasets.DATASETS and (others := datasets.others(name, pictures)):
