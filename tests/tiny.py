@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lichen.models import build, find, light, minnen2018
+from lichen.models import build, find, light, minnen2018, toderici2017
 from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
@@ -18,6 +18,9 @@ CONFIGS: dict[str, Any] = {
         name: minnen2018.Config(next(iter(p.values())).config.prior, N=8, M=12)
         for name, p in minnen2018.PRESETS.items()
     },
+    "toderici2017": toderici2017.Config(
+        "residual-gru", "additive", 5, 6, (4, 6, 8, 8), (8, 8, 8, 8, 8), (1, 1, 3, 1), context=6
+    ),
 }
 
 
@@ -42,6 +45,9 @@ def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
             _spread(model.g_a[-1], lambda: model.analyse(x, q), 5.0)
             if getattr(model.prior, "h_a", None) is not None:
                 _spread(model.prior.h_a.net[-1], lambda: model.prior.h_a(model.analyse(x, q), None), 2.0)
+        if name == "toderici2017":  # bits about which the entropy coder is anything but undecided
+            for predictor in model.prior.predictors:
+                predictor.out[-1].weight.mul_(8.0)
         for p in model.parameters():
             p.copy_(p.half().float())
     return model.eval()

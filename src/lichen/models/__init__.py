@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lichen.errors import WeightsError
-from lichen.models import compressai, light, minnen2018
+from lichen.models import compressai, light, minnen2018, toderici2017
 from lichen.models.base import Model, Preset
 
 
@@ -91,3 +91,14 @@ for _name, (_number, _summary, _citation) in _MINNEN2018.items():
             functools.partial(compressai.translate, _name),
         )
     )
+
+register(
+    Entry(
+        "toderici2017",
+        11,
+        toderici2017.Toderici2017,
+        toderici2017.PRESETS,
+        "progressive recurrent codec: a file is of use after any iteration",
+        "Toderici, Vincent, Johnston, Hwang, Minnen, Shor, Covell, CVPR 2017",
+    )
+)

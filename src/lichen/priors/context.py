@@ -22,9 +22,9 @@ KERNEL = 5
 SLOPE = 3
 
 
-def causal_taps(slope: int = SLOPE) -> list[tuple[int, int]]:
-    """(row, column) offsets, in raster order, of the positions of a 5x5 window that lie on earlier fronts."""
-    r = KERNEL // 2
+def causal_taps(slope: int = SLOPE, kernel: int = KERNEL) -> list[tuple[int, int]]:
+    """(row, column) offsets, in raster order, of the positions of a square window that lie on earlier fronts."""
+    r = kernel // 2
     before = [(i, j) for i in range(-r, 1) for j in range(-r, r + 1) if (i, j) < (0, 0)]
     return [(i, j) for i, j in before if slope * i + j < 0]
 
@@ -110,8 +110,8 @@ class Walk:
 
 
 @functools.lru_cache(maxsize=32)
-def wavefronts(B: int, h: int, w: int, slope: int = SLOPE) -> Walk:
-    """The walk for a context of that slope."""
+def wavefronts(B: int, h: int, w: int, slope: int = SLOPE, kernel: int = KERNEL) -> Walk:
+    """The walk for a context of that slope in a window of that size."""
     b, i, j = (t.flatten() for t in torch.meshgrid(torch.arange(B), torch.arange(h), torch.arange(w), indexing="ij"))
     number = slope * i + j
     order = torch.argsort(number, stable=True)
@@ -119,7 +119,7 @@ def wavefronts(B: int, h: int, w: int, slope: int = SLOPE) -> Walk:
     rank[order] = torch.arange(B * h * w)
     sizes = torch.unique_consecutive(number[order], return_counts=True)[1].tolist()
     ends = list(itertools.accumulate(sizes))
-    di, dj = (torch.tensor(d) for d in zip(*causal_taps(slope), strict=True))
+    di, dj = (torch.tensor(d) for d in zip(*causal_taps(slope, kernel), strict=True))
     row, column = i[order, None] + di, j[order, None] + dj  # (B h w, taps)
     inside = (row >= 0) & (column >= 0) & (column < w)
     at = (b[order, None] * h + row) * w + column
