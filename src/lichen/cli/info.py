@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             times = f" in {d['tiles']} tiles" if kind in ("TILE", "LAYR") and d["tiles"] > 1 else ""
             print(f"  {NAMES.get(kind, kind):<12} {sum(list_):>12,} bytes{times}")
         rest = d["bytes"] - sum(sum(v) for v in sizes.values())
-        print(f"  {'framing':<12} {rest:>12,} bytes")
+        print(f"  {'incomplete' if d['missing'] else 'framing':<12} {rest:>12,} bytes")
         for k, (end, bpp) in enumerate(layer_ends(d), 1):
             print(f"  {f'layer {k}':<12} {end:>12,} bytes of the file, {bpp:.4f} bpp")
         if d["missing"]:

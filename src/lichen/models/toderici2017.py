@@ -201,8 +201,8 @@ class Toderici2017(Model):
 
     @torch.no_grad()
     def start_from(self, crops: Tensor) -> None:
-        """Scale the convolutions from layer to layer so that their outputs deviate by 1 at the first iteration, the
-        last by 1/5.
+        """Scale the convolutions from layer to layer so that their outputs deviate by 1 from each channel's mean at the
+        first iteration, the last by 1/5.
 
         Otherwise all that reaches the binarizer from new weights is noise. Mishkin, Matas: "All you need is a good
         init", ICLR 2016. crops: (B, 3, H, W) in 0..1, of which 32 are used.
@@ -215,7 +215,7 @@ class Toderici2017(Model):
             hook = conv.register_forward_hook(lambda module, inputs, output, to=outputs: to.append(output))
             self.receive(self.send(x, nothing, [None] * 3)[0], nothing)
             hook.remove()
-            conv.weight.div_(outputs[0].std())
+            conv.weight.div_((outputs[0] - outputs[0].mean((0, 2, 3), keepdim=True)).std())
         self.decoder.out.weight.mul_(0.2)
 
     def send(self, x: Tensor, so_far: Received, states: list[Any]) -> tuple[Tensor, list[Any]]:
