@@ -79,6 +79,20 @@ def test_layers_are_prefixes_of_the_same_stream() -> None:
             assert np.array_equal(short.code("y", tables(), i), v)
 
 
+def test_layers_of_any_length_are_prefixes() -> None:
+    index, values = latents()
+    pieces = np.random.default_rng(1).integers(0, 12, 150)
+    encoder, at = Encoder(), [slice(end - n, end) for n, end in zip(pieces, np.cumsum(pieces), strict=True)]
+    for piece in at:
+        encoder.code("y", tables(), index[piece], values[piece])
+        encoder.end_layer()
+    data = encoder.finish()
+    for n, end in enumerate(encoder.ends, 1):
+        decoder = Decoder(data[:end])
+        for piece in at[:n]:
+            assert np.array_equal(decoder.code("y", tables(), index[piece]), values[piece])
+
+
 def test_layers_may_be_empty() -> None:
     encoder = Encoder()
     encoder.end_layer()

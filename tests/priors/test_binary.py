@@ -11,6 +11,7 @@ from lichen.coding.coder import Decoder, Encoder, Meter
 from lichen.errors import DamagedError
 from lichen.priors.binary import (
     LOG_ODDS_MAX,
+    LOG_ODDS_STEP,
     SLOPE,
     TAPS,
     BinaryPrior,
@@ -30,7 +31,8 @@ def prior(layers: int = 3, seed: int = 0) -> BinaryPrior:
     p = BinaryPrior(layers, BITS, 8)
     with torch.no_grad():
         for predictor in p.predictors:
-            predictor.out[-1].weight.mul_(20.0)
+            predictor.rows.sums.weight.mul_(3.0)
+            predictor.out[-1].weight.mul_(10.0)
     return p.eval()
 
 
@@ -112,6 +114,33 @@ def test_the_coder_thinks_what_training_thought() -> None:
     encoder = Encoder()
     p.frozen().code([encoder], y[:1], None, (16, 20))
     assert abs(len(encoder.finish()) - meters[0].bits["b"] / 8) < 0.005 * meters[0].bits["b"] / 8 + 16
+
+
+def test_every_bit_is_coded_with_the_probability_of_training() -> None:
+    """The tables that the walk along fronts picks, against the float network over the whole picture."""
+
+    class Listener(Meter):
+        def __init__(self) -> None:
+            super().__init__()
+            self.index: list[np.ndarray] = []
+
+        def code(self, part, tables, index, values):  # type: ignore[no-untyped-def]
+            self.index.append(index)
+            return super().code(part, tables, index, values)
+
+    p, y, listener = prior(), bits(1, 9, 14), Listener()
+    p.frozen().code([listener], y, None, (9, 14))
+    found = torch.from_numpy(np.concatenate(listener.index).astype(np.float64)).view(3, 9 * 14, BITS)
+    order = wavefronts(1, 9, 14, SLOPE, 7).order
+    s, memory = None, None
+    with torch.no_grad():
+        for k, x in enumerate(y.split(BITS, dim=-1)):
+            v = p.predictors[k](x, s).flatten(0, 2)[order]
+            expected = (v.abs() * 2 / LOG_ODDS_STEP).clamp(max=61)
+            assert float((found[k] - expected).abs().max()) < 0.6  # rounded to the nearest, but for the snapping
+            if k < 2:
+                s, memory = p.state_after(k, x, memory)
+    assert found.unique().numel() > 20
 
 
 def test_layers_end_where_they_can_be_read() -> None:
