@@ -24,6 +24,8 @@ from lichen.priors.context import causal_taps, wavefronts
 
 BITS = 3
 
+WINDOW = tuple(causal_taps(SLOPE, 7))
+
 
 def prior(layers: int = 3, seed: int = 0) -> BinaryPrior:
     """One that is sure of many bits."""
@@ -131,7 +133,7 @@ def test_every_bit_is_coded_with_the_probability_of_training() -> None:
     p, y, listener = prior(), bits(1, 9, 14), Listener()
     p.frozen().code([listener], y, None, (9, 14))
     found = torch.from_numpy(np.concatenate(listener.index).astype(np.float64)).view(3, 9 * 14, BITS)
-    order = wavefronts(1, 9, 14, SLOPE, 7).order
+    order = wavefronts(1, 9, 14, SLOPE, WINDOW).order
     s, memory = None, None
     with torch.no_grad():
         for k, x in enumerate(y.split(BITS, dim=-1)):
@@ -221,4 +223,4 @@ def test_no_gradient_reaches_the_codec_and_all_weights_have_one() -> None:
 
 
 def test_a_kodak_picture_has_this_many_fronts_a_layer() -> None:
-    assert len(wavefronts(1, 32, 48, SLOPE, 7).fronts) == 172
+    assert len(wavefronts(1, 32, 48, SLOPE, WINDOW).fronts) == 172
