@@ -35,8 +35,8 @@ from lichen.layers.resampling import depth_to_space, space_to_depth
 from lichen.models.base import Model, Preset
 from lichen.priors import gaussian
 from lichen.priors.context import DepthwiseContext
-from lichen.priors.factorized import NormalPrior
 from lichen.priors.joint import JointPrior
+from lichen.priors.normal import NormalPrior
 
 LMBDA_MIN, LMBDA_MAX = 0.0012, 0.18  # lmbda at quality 1 and 100, for lmbda * 255^2 * MSE + bpp
 

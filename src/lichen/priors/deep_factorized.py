@@ -195,8 +195,8 @@ def logits_exact(density: DeepFactorized, v: Array) -> Array:
                 row = row + w[:, i, j : j + 1] * h[j]
             rows.append(row + b[:, i])
         if k < len(density.factors):
-            a = _tanh(_numpy(density.factors[k]))
-            rows = [row + a[:, i] * _tanh(row) for i, row in enumerate(rows)]
+            a = exact.tanh(_numpy(density.factors[k]))
+            rows = [row + a[:, i] * exact.tanh(row) for i, row in enumerate(rows)]
         h = rows
     return h[0]
 
@@ -238,8 +238,3 @@ def _softplus(x: Array) -> Array:
     u = 1.0 + e
     log1p = np.where(u == 1.0, e, exact.log(u) * (e / np.where(u == 1.0, 1.0, u - 1.0)))
     return np.maximum(x, 0.0) + log1p
-
-
-def _tanh(x: Array) -> Array:
-    e = exact.exp(-2.0 * np.abs(x))
-    return np.copysign((1.0 - e) / (1.0 + e), x)
