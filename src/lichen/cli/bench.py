@@ -139,7 +139,7 @@ def _write(
         if viewed:
             how.append("The pictures under Look are shown as JPEG of quality 92, 4:4:4; their numbers are exact.")
         times = (
-            f"Wall clock, median of {args.repeats} warm runs on {args.timed} pictures a set, one codec at a time, mean "
+            f"Wall clock, median of warm runs (repeats: {args.repeats}, pictures: {args.timed}), one at a time, mean "
             "over settings; Lichen and FFmpeg's encoders on one thread. Memory is the peak of a fresh process above "
             "what it held with the codec loaded, at the middle setting."
         )
