@@ -183,7 +183,7 @@ def _list() -> int:
     print("  lichen-all   every set of weights that ships")
     print("data sets")
     for d in datasets.DATASETS.values():
-        print(f"  {d.name:<22} {d.title}: {d.number} pictures, {d.size}, {d.page}")
+        print(f"  {d.name:<22} {d.title}: {d.number or 'all'} pictures, {d.size}, {d.page}")
     return 0
 
 
