@@ -70,5 +70,14 @@ def test_sets_without_names_of_their_own_need_a_folder_of_their_name(tmp_path):
 
 def test_every_set_says_where_it_is():
     for dataset in datasets.DATASETS.values():
-        assert dataset.page.startswith("https://") and dataset.number > 0
+        assert dataset.page.startswith("https://") and dataset.number != 0
     assert len(datasets.DATASETS["kodak"].sums) == 24
+
+
+def test_a_set_of_unknown_size_is_taken_as_it_is(tmp_path):
+    (tmp_path / "liu4k").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "liu4k" / "1.png")
+    assert len(datasets.find("liu4k", tmp_path)) == 1
+    (tmp_path / "liu4k" / "1.png").unlink()
+    with pytest.raises(DataError, match="get LIU4K, test, all pictures"):
+        datasets.find("liu4k", tmp_path)

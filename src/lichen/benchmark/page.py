@@ -99,8 +99,8 @@ def _set(study: Study, report: Report) -> dict[str, Any]:
     about = f"{study.pictures} pictures"
     if known:
         title = known.title[0].upper() + known.title[1:]
-        about = f"{title}: {study.pictures} of {known.number} pictures, {known.size}. Averages over pictures."
-        if study.published and study.pictures < known.number:
+        about = f"{title}: {study.pictures} of {known.number or 'all'} pictures, {known.size}. Averages over pictures."
+        if study.published and known.number and study.pictures < known.number:
             about += f" Published curves (dashed) are averages over all {known.number}: not comparable with these."
     return {
         "name": study.name,

@@ -139,7 +139,7 @@ def _write(
         if viewed:
             how.append("The pictures under Look are shown as JPEG of quality 92, 4:4:4; their numbers are exact.")
         times = (
-            f"Wall clock, median of {args.repeats} warm runs on {args.timed} pictures a set, one codec at a time, mean "
+            f"Wall clock, median of warm runs (repeats: {args.repeats}, pictures: {args.timed}), one at a time, mean "
             "over settings; Lichen and FFmpeg's encoders on one thread. Memory is the peak of a fresh process above "
             "what it held with the codec loaded, at the middle setting."
         )
@@ -183,7 +183,7 @@ def _list() -> int:
     print("  lichen-all   every set of weights that ships")
     print("data sets")
     for d in datasets.DATASETS.values():
-        print(f"  {d.name:<22} {d.title}: {d.number} pictures, {d.size}, {d.page}")
+        print(f"  {d.name:<22} {d.title}: {d.number or 'all'} pictures, {d.size}, {d.page}")
     return 0
 
 
