@@ -100,7 +100,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
         assert config.lmbda is not None
         objective = TrainingLoss(net, config.objective, config.lmbda).train()
         if config.compile:
-            objective.compile()
+            net.compile()
         model, opt = fabric.setup(objective, bare)
         average.to(fabric.device)
         if state is not None:
