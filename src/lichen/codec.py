@@ -131,8 +131,8 @@ def reconstruct(file: Container, *, model: Model | None = None) -> Tensor:
             for i, latents in zip(group, part, strict=True):
                 y_hat[0, boxes[i].rows, boxes[i].columns] = latents
         assert y_hat is not None
-        x_hat = model.synthesise(y_hat, q)
-    return x_hat[0, :, : header.height, : header.width]
+        x_hat = model.synthesise_to(y_hat, q, (header.height, header.width))
+    return x_hat[0]
 
 
 def read(data: bytes | str | Path) -> Container:
@@ -144,9 +144,10 @@ def read(data: bytes | str | Path) -> Container:
 
 
 def to_tensor(pixels: npt.NDArray[np.uint8], model: Model) -> Tensor:
-    """(H, W) or (H, W, 3) uint8 -> (1, 3, H', W') in 0..1, edges repeated up to the next multiples of the stride."""
+    """(H, W) or (H, W, 3) uint8 -> (1, 3, H', W') in 0..1, edges repeated up to the next multiples of the stride where
+    the model does not take any size."""
     v = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-    pad = [(0, -n % model.stride) for n in v.shape[:2]]
+    pad = [(0, 0 if model.any_size else -n % model.stride) for n in v.shape[:2]]
     v = np.pad(v, [*pad, (0, 0)], mode="edge")
     return torch.from_numpy(v).permute(2, 0, 1)[None].float().div_(255)
 

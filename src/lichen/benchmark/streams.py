@@ -72,7 +72,7 @@ def check(picture: Pixels, quality: float, model: Model, *, tile: int | None = N
                 meter = Meter()
                 y_hat[:, box.rows, box.columns] = model.code([meter], y[:, box.rows, box.columns], q)
                 estimates.append(sum(meter.bits.values()))
-            x_hat = model.synthesise(y_hat, q)
+            x_hat = model.synthesise_to(y_hat, q, (x.shape[2], x.shape[3]))
     decoded = codec.reconstruct(file, model=model)
     payloads = tuple(len(t) for t in file.tiles)
     return Check(

@@ -17,11 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lichen.coding.tables import Tables
+from lichen.coding.tables import PRECISION, Tables
 from lichen.errors import DamagedError, WeightsError
 
 Integers = npt.NDArray[np.int32]
 Indices = npt.NDArray[np.uint16]
+Array = npt.NDArray[np.float64]
 
 KEYS = 2**16  # of (batch, table), sorted at once
 ESCAPE_BITS = 31  # an escape's length is one of 32
@@ -33,6 +34,10 @@ class Coder(Protocol):
 
     def code(self, part: str, tables: Tables, index: Indices, values: Integers | None) -> Integers:
         """part: "y", "z", ...; index (n,), values (n,) or None when decoding; returns the values (n,)."""
+        ...
+
+    def code_each(self, part: str, frequencies: Array, values: Integers | None) -> Integers:
+        """Integers that have a distribution each: frequencies (n, L) of 0..L-1, whole and at least 1, sums 2^24."""
         ...
 
 
@@ -52,6 +57,14 @@ def _uniform(n: int) -> Any:
     return constriction.stream.model.Uniform(n)
 
 
+@functools.cache
+def _categorical() -> Any:
+    """constriction's model of integers with a distribution each; weights k - 1 mean frequencies k, as in `Tables`."""
+    import constriction
+
+    return constriction.stream.model.Categorical(perfect=False)
+
+
 def _ints(*values: int) -> npt.NDArray[np.int32]:
     return np.array(values, np.int32)
 
@@ -63,12 +76,19 @@ class Encoder:
     """
 
     def __init__(self) -> None:
-        self._batches: list[tuple[Tables, Indices, Integers]] = []
+        self._batches: list[tuple[Any, Indices, Integers]] = []
 
     def code(self, part: str, tables: Tables, index: Indices, values: Integers | None) -> Integers:
         """Write the values, of magnitudes up to `VALUE_MAX`."""
         assert values is not None
         self._batches.append((tables, index, values))
+        return values
+
+    def code_each(self, part: str, frequencies: Array, values: Integers | None) -> Integers:
+        """Write the values, each by its own frequencies."""
+        assert values is not None
+        if len(values):
+            self._batches.append((frequencies.astype(np.float32), np.empty(0, np.uint16), values))  # 24 bits: exact
         return values
 
     def finish(self) -> bytes:
@@ -86,8 +106,11 @@ class Encoder:
             start = end
         return bytes(self._coder.get_compressed().astype("<u4").tobytes())
 
-    def _write(self, tables: Tables, batches: list[tuple[Tables, Indices, Integers]]) -> None:
-        """Batches of the same tables: one sort by (batch, table) for all of them."""
+    def _write(self, tables: Any, batches: list[tuple[Any, Indices, Integers]]) -> None:
+        """Batches of the same tables: one sort by (batch, table) for all of them. Or one batch of `code_each`."""
+        if isinstance(tables, np.ndarray):
+            self._coder.encode(batches[0][2], _categorical(), tables.astype(np.float64) - 1)
+            return
         index = np.concatenate([i for _, i, _ in batches])
         values = np.concatenate([v for _, _, v in batches])
         key = np.concatenate([i + np.uint16(k * len(tables)) for k, (_, i, _) in enumerate(batches)])
@@ -135,6 +158,13 @@ class Decoder:
         except (AssertionError, ValueError) as e:  # constriction's words for impossible input
             raise DamagedError("the coded latents make no sense: the file is damaged, get another copy") from e
 
+    def code_each(self, part: str, frequencies: Array, values: Integers | None = None) -> Integers:
+        """Read as many values as there are rows."""
+        try:
+            return np.asarray(self._coder.decode(_categorical(), frequencies - 1), np.int32)
+        except (AssertionError, ValueError) as e:
+            raise DamagedError("the coded latents make no sense: the file is damaged, get another copy") from e
+
     def _read(self, tables: Tables, index: Indices) -> Integers:
         if not len(index):
             return np.empty(0, np.int32)
@@ -178,6 +208,13 @@ class Meter:
         outside = (symbols < 0) | (symbols >= escape)
         bits = float(tables.bits[tables.bits_at[index] + np.where(outside, escape, symbols)].sum())
         bits += float((1 + 5 + 32) * np.count_nonzero(outside))
+        self.bits[part] = self.bits.get(part, 0.0) + bits
+        return values
+
+    def code_each(self, part: str, frequencies: Array, values: Integers | None) -> Integers:
+        """Count the bits of the values under their frequencies."""
+        assert values is not None
+        bits = PRECISION * len(values) - float(np.log2(frequencies[np.arange(len(values)), values]).sum())
         self.bits[part] = self.bits.get(part, 0.0) + bits
         return values
 

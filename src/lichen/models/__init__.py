@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lichen.errors import WeightsError
-from lichen.models import compressai, light, minnen2018
+from lichen.models import balle2018, compressai, hu2020, lee2019, light, mentzer2018, minnen2018
 from lichen.models.base import Model, Preset
 
 
@@ -60,34 +60,77 @@ def build(entry: Entry, config: Any) -> Model:
     return model
 
 
-register(
+_BALLE = "Balle, Minnen, Singh, Hwang, Johnston, ICLR 2018"
+_MINNEN = "Minnen, Balle, Toderici, NeurIPS 2018"
+_LEE = "Lee, Cho, Beack, ICLR 2019"
+
+
+def _minnen2018(number: int, prior: str, summary: str, citation: str) -> Entry:
+    name = f"minnen2018-{prior}"
+    return Entry(
+        name,
+        number,
+        minnen2018.Minnen2018,
+        minnen2018.PRESETS[name],
+        summary,
+        citation,
+        functools.partial(compressai.translate, name),
+    )
+
+
+for _entry in (
     Entry(
         "light",
         1,
         light.Light,
         light.PRESETS,
         "the default: light transforms, joint prior, one network for qualities 1 to 100",
-        "this library; prior after Minnen, Balle, Toderici, NeurIPS 2018",
-    )
-)
-
-_MINNEN2018 = {
-    "minnen2018-factorized": (2, "factorized prior", "Balle, Minnen, Singh, Hwang, Johnston, ICLR 2018"),
-    "minnen2018-scale": (3, "scale hyperprior", "Balle, Minnen, Singh, Hwang, Johnston, ICLR 2018"),
-    "minnen2018-mean-scale": (4, "mean and scale hyperprior", "Minnen, Balle, Toderici, NeurIPS 2018"),
-    "minnen2018-context": (5, "context model without hyperprior", "Minnen, Balle, Toderici, NeurIPS 2018"),
-    "minnen2018-joint": (6, "context model and hyperprior", "Minnen, Balle, Toderici, NeurIPS 2018"),
-}
-
-for _name, (_number, _summary, _citation) in _MINNEN2018.items():
-    register(
-        Entry(
-            _name,
-            _number,
-            minnen2018.Minnen2018,
-            minnen2018.PRESETS[_name],
-            _summary,
-            _citation,
-            functools.partial(compressai.translate, _name),
-        )
-    )
+        f"this library; prior after {_MINNEN}",
+    ),
+    _minnen2018(2, "factorized", "factorized prior", _BALLE),
+    _minnen2018(3, "scale", "scale hyperprior", _BALLE),
+    _minnen2018(4, "mean-scale", "mean and scale hyperprior", _MINNEN),
+    _minnen2018(5, "context", "context model without hyperprior", _MINNEN),
+    _minnen2018(6, "joint", "context model and hyperprior", _MINNEN),
+    Entry(
+        "lee2019-base",
+        7,
+        lee2019.Lee2019,
+        lee2019.PRESETS["lee2019-base"],
+        "context-adaptive entropy model: contexts from hyper-latents and from decoded latents",
+        _LEE,
+    ),
+    Entry(
+        "lee2019-hybrid",
+        8,
+        lee2019.Lee2019,
+        lee2019.PRESETS["lee2019-hybrid"],
+        "context-adaptive entropy model with more latents, beside the context, for high rates",
+        _LEE,
+    ),
+    Entry(
+        "hu2020",
+        9,
+        hu2020.Hu2020,
+        hu2020.PRESETS,
+        "coarse-to-fine hyperprior, no context",
+        "Hu, Yang, Liu, AAAI 2020; Hu, Yang, Ma, Liu, TPAMI 2021",
+    ),
+    Entry(
+        "mentzer2018",
+        10,
+        mentzer2018.Mentzer2018,
+        mentzer2018.PRESETS,
+        "learned symbols, importance map, 3-D context model; trained for MS-SSIM",
+        "Mentzer, Agustsson, Tschannen, Timofte, Van Gool, CVPR 2018",
+    ),
+    Entry(
+        "balle2018-factorized",
+        12,
+        balle2018.Balle2018,
+        balle2018.PRESETS,
+        "factorized prior, three convolutions with GDN or another nonlinearity",
+        "Balle, PCS 2018; Balle, Laparra, Simoncelli, ICLR 2017",
+    ),
+):
+    register(_entry)

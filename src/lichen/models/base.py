@@ -28,9 +28,10 @@ class Preset:
 
 
 class Model(nn.Module):
-    """A codec: pixels (B, 3, H, W) in 0..1 <-> latents (B, H/stride, W/stride, M), channels last."""
+    """A codec: pixels (B, 3, H, W) in 0..1 <-> latents (B, H/stride, W/stride, M), rounded up, channels last."""
 
     stride = 16  # pixels a latent, to each side
+    any_size = False  # whether `analyse` takes pictures of any size, others being padded to multiples of `stride`
     variable_rate = False  # whether one set of weights serves qualities 1 to 100
     name = ""  # in the registry
     cfg: Any  # the frozen dataclass of its hyper-parameters
@@ -38,18 +39,25 @@ class Model(nn.Module):
     own_loss: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
     """Where a paper minimises something else than rate and distortion: (x, quality, lmbda, done) -> the loss (), bits
     per pixel (B,), x_hat (B, 3, H, W). lmbda is (B,), `done` in 0..1 how far the training is."""
+    training_only: tuple[str, ...] = ()
+    """How names of the state dict begin that `own_loss` alone needs: files of weights do without them."""
 
     def __init__(self) -> None:
         super().__init__()
         self._frozen: Any = None
 
     def analyse(self, x: Tensor, quality: Tensor | None) -> Tensor:
-        """x: (B, 3, H, W) in 0..1, H and W multiples of `stride`; quality: (B,) or None where there is one alone."""
+        """x: (B, 3, H, W) in 0..1, H and W multiples of `stride` or anything where `any_size`; quality: (B,), or None
+        where there is one alone."""
         raise NotImplementedError
 
     def synthesise(self, y_hat: Tensor, quality: Tensor | None) -> Tensor:
         """The way back, in float32; values outside 0..1 are possible."""
         raise NotImplementedError
+
+    def synthesise_to(self, y_hat: Tensor, quality: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """`synthesise` for a picture of `size` (H, W): x_hat (B, 3, H, W)."""
+        return self.synthesise(y_hat, quality)[..., : size[0], : size[1]]
 
     def lmbda_of(self, quality: Tensor) -> Tensor:
         """What lmbda a quality (B,) stands for; models of variable rate alone."""
@@ -69,7 +77,7 @@ class Model(nn.Module):
             y_hat, bits = self.prior(y, self.prior.condition(quality))
         else:
             y_hat, bits = self._measure(y, quality)
-        return self.synthesise(y_hat, quality), bits
+        return self.synthesise_to(y_hat, quality, (x.shape[2], x.shape[3])), bits
 
     @torch.no_grad()
     def _measure(self, y: Tensor, quality: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -106,6 +114,11 @@ class Model(nn.Module):
         """As torch's; training makes the frozen prior obsolete."""
         object.__setattr__(self, "_frozen", None)
         return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's; where parts for training alone are missing, those of this model stay."""
+        own = {k: v for k, v in self.state_dict().items() if k.startswith(self.training_only)}
+        return super().load_state_dict({**own, **state_dict} if own else state_dict, strict, assign)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         object.__setattr__(self, "_frozen", None)

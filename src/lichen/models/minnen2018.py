@@ -75,7 +75,7 @@ def _presets(prior: Prior, low: int) -> dict[str, Preset]:
                       {**recipe, "lmbda": LMBDAS[:split]}),
         "high": Preset(Config(prior, 192, 320), "as published for high rates: N = 192, M = 320",
                        {**recipe, "lmbda": LMBDAS[split:]}),
-        "small": Preset(Config(prior, 64, 96, levels=4), "trains on two cores: N = 64, M = 96, four levels of quality"),
+        "small": Preset(Config(prior, 40, 64, levels=4), "trains on two cores: N = 40, M = 64, four levels of quality"),
     }  # fmt: skip
 
 

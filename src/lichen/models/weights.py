@@ -31,22 +31,30 @@ DEFAULT = "light"
 HASH_BYTES = 8
 
 
+def shipped_state(model: Model) -> dict[str, Tensor]:
+    """A model's state dict without what training alone needs."""
+    return {k: v for k, v in model.state_dict().items() if not k.startswith(model.training_only)}
+
+
 def identity(model: Model) -> bytes:
     """First 8 bytes of the SHA-256 of a model's name and weights."""
     digest = hashlib.sha256(model.name.encode())
-    for key, value in sorted(model.state_dict().items()):
+    for key, value in sorted(shipped_state(model).items()):
         digest.update(f"{key} {list(value.shape)}".encode())
         digest.update(np.ascontiguousarray(value.detach().cpu().numpy(), "<f4").tobytes())
     return digest.digest()[:HASH_BYTES]
 
 
 def save(model: Model, path: Path, *, half: bool = False) -> None:
-    """Write weights with the model's name and configuration; `half` stores float16 and rounds the model's own too."""
+    """Write weights with the model's name and configuration, without what training alone needs.
+
+    `half` stores float16 and rounds the model's own too.
+    """
     if half:
         with torch.no_grad():
             for p in model.parameters():
                 p.copy_(p.half().float())
-    tensors = {k: (v.half() if half else v).contiguous() for k, v in model.state_dict().items()}
+    tensors = {k: (v.half() if half else v).contiguous() for k, v in shipped_state(model).items()}
     config = json.dumps(dataclasses.asdict(model.cfg))
     metadata = {"model": model.name, "config": config, "identity": identity(model).hex()}
     write_atomic(path, safetensors.torch.save(tensors, metadata))
@@ -112,7 +120,8 @@ def load(
 ) -> Model:
     """A model ready to encode and decode.
 
-    `load()` gives the default model with the weights that ship; `load(weights=path)` reads a file that Lichen wrote;
+    `load()` gives the default model with the weights that ship, `load(name, preset=...)` another's, where it has any;
+    `load(weights=path)` reads a file that Lichen wrote;
     `load("minnen2018-joint", state_dict=...)` takes a state dict, of Lichen's names or of CompressAI's. WeightsError
     where the weights do not fit or the model has none that ship.
     """
@@ -124,10 +133,24 @@ def load(
     entry = find(DEFAULT if model is None else model)
     if state_dict is not None:
         return _from_state_dict(entry, preset, state_dict)
-    path = SHIPPED / f"{entry.name}.safetensors"
-    if not path.exists():
-        raise WeightsError(f"no weights of {entry.name} come with this version: train some, or give a file (--weights)")
+    path = _shipped_of(entry, preset)
+    if path is None:
+        which = entry.name if preset is None else f"{entry.name}, preset {preset},"
+        raise WeightsError(f"no weights of {which} come with this version: train some, or give a file (--weights)")
     return _read_shipped(path)
+
+
+def _shipped_of(entry: Entry, preset: str | None) -> Path | None:
+    """The file of a model's weights that ship; of one of its presets, whichever file has that configuration."""
+    if preset is None:
+        path = SHIPPED / f"{entry.name}.safetensors"
+        return path if path.exists() else None
+    wanted = dataclasses.asdict(create(entry.name, preset).cfg)
+    for path in shipped().values():
+        metadata = metadata_of(path)
+        if metadata["model"] == entry.name and json.loads(metadata["config"]) == wanted:
+            return path
+    return None
 
 
 def _from_state_dict(entry: Entry, preset: str | None, state_dict: Mapping[str, Tensor]) -> Model:

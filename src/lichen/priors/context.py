@@ -1,9 +1,9 @@
 """Context models: what the latents already coded say about the next one.
 
-A position may look at the positions before it in raster order within a 5x5 window: all twelve, or fewer. All
-positions with equal `slope * row + column` then depend only on earlier such fronts, and are coded at once. With slope 3
-a context may use all twelve neighbours; with slope 1 it gives up the three furthest to the right, and a picture of
-32 x 48 latents has 79 fronts in place of 141.
+A position may look at the positions before it in raster order within a window, mostly of 5x5: all twelve, or fewer.
+All positions with equal `slope * row + column` then depend only on earlier such fronts, and are coded at once. With
+slope 3 a context may use all twelve neighbours; with slope 1 it gives up the three furthest to the right, and a picture
+of 32 x 48 latents has 79 fronts in place of 141.
 """
 
 from __future__ import annotations
@@ -38,6 +38,28 @@ def causal_kernel(taps: Tensor, slope: int = SLOPE) -> Tensor:
     return kernel.unflatten(-1, (KERNEL, KERNEL))
 
 
+Taps = tuple[tuple[int, int], ...]
+
+
+class ExactContext(nn.Module):
+    """A frozen context model: what a walk over the fronts asks of it.
+
+    keep(latents) -> (n, K)              what is kept of latents (n, M) that have been coded
+    forward(past, neighbours) -> phi     past (rows, K); neighbours (n, taps), the rows of each position's neighbours
+    """
+
+    slope: int  # of the fronts
+
+    @property
+    def taps(self) -> Taps:
+        """(row, column) offsets of its neighbours; of those that lie on no earlier front it is given zeros."""
+        return tuple(causal_taps(self.slope))
+
+    def keep(self, latents: Tensor) -> Tensor:
+        """The latents themselves."""
+        return latents
+
+
 class DepthwiseContext(nn.Module):
     """Masked depthwise 5x5 convolution over each latent channel and its magnitude, two outputs a channel, slope 1.
 
@@ -68,7 +90,7 @@ class DepthwiseContext(nn.Module):
         return ExactDepthwiseContext(self)
 
 
-class ExactDepthwiseContext(nn.Module):
+class ExactDepthwiseContext(ExactContext):
     """`DepthwiseContext` at some positions, from the latents before them."""
 
     weight: Tensor
@@ -105,13 +127,13 @@ class Walk:
     rank: Tensor  # (B h w,): its inverse
     fronts: list[slice]  # of the order
     neighbours: list[Tensor]  # (n, taps): each position's causal neighbours as places in the order
-    """B h w stands for what lies outside the picture. n is a front's size, filled up with rows of that to a multiple
-    of 4: matrix products of such heights take a fifth less time."""
+    """B h w stands for what lies outside the picture or on no earlier front. n is a front's size, filled up with rows
+    of that to a multiple of 4: matrix products of such heights take a fifth less time."""
 
 
 @functools.lru_cache(maxsize=32)
-def wavefronts(B: int, h: int, w: int, slope: int = SLOPE) -> Walk:
-    """The walk for a context of that slope."""
+def wavefronts(B: int, h: int, w: int, slope: int = SLOPE, taps: Taps | None = None) -> Walk:
+    """The walk for a context of that slope, and with those neighbours (those of a 5x5 window where none are named)."""
     b, i, j = (t.flatten() for t in torch.meshgrid(torch.arange(B), torch.arange(h), torch.arange(w), indexing="ij"))
     number = slope * i + j
     order = torch.argsort(number, stable=True)
@@ -119,9 +141,9 @@ def wavefronts(B: int, h: int, w: int, slope: int = SLOPE) -> Walk:
     rank[order] = torch.arange(B * h * w)
     sizes = torch.unique_consecutive(number[order], return_counts=True)[1].tolist()
     ends = list(itertools.accumulate(sizes))
-    di, dj = (torch.tensor(d) for d in zip(*causal_taps(slope), strict=True))
+    di, dj = (torch.tensor(d) for d in zip(*(causal_taps(slope) if taps is None else taps), strict=True))
     row, column = i[order, None] + di, j[order, None] + dj  # (B h w, taps)
-    inside = (row >= 0) & (column >= 0) & (column < w)
+    inside = (row >= 0) & (column >= 0) & (column < w) & (slope * di + dj < 0)
     at = (b[order, None] * h + row) * w + column
     neighbours = torch.where(inside, rank[at.clamp(0, B * h * w - 1)], B * h * w)
     return Walk(

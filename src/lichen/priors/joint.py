@@ -111,14 +111,14 @@ class JointPrior(nn.Module):
             z = None if y is None else self.h_a(_pad_to_multiple(y, 4), level)
             z_hat = self.z_prior.code(coders, z, level, (-(-h // 4), -(-w // 4)))
             psi = self.h_s(z_hat, level)[:, :h, :w].flatten(0, 2)
-        walk = all_at_once(B, h, w) if context is None else wavefronts(B, h, w, context.slope)
+        walk = all_at_once(B, h, w) if context is None else wavefronts(B, h, w, context.slope, context.taps)
         order = walk.order.to(self.device)
         filled_up = F.pad(order, (0, 3))  # walks fill fronts up by at most 3 rows
         y = None if y is None else y.flatten(0, 2)[order].double()
         y_hat = torch.empty(B * h * w, self.channels, dtype=torch.float64, device=self.device)
         if context is not None:
-            past = torch.empty(B * h * w + 1, self.channels, dtype=torch.float64, device=self.device)
-            past[-1] = 0  # stands for all that is outside
+            outside = y_hat.new_zeros(1, 1, 1, self.channels)
+            past = context.keep(self.seen(outside, level)[0, 0]).repeat(B * h * w + 1, 1)
         for f, front in enumerate(walk.fronts):
             rows, n, phi = front, front.stop - front.start, None
             if context is not None:
@@ -132,7 +132,7 @@ class JointPrior(nn.Module):
             values = code_batch("y", coders, gaussian.tables(), index, residual).add_(mu)
             y_hat[front] = values
             if context is not None:
-                past[front] = self.seen(values[None, None], level)[0, 0]
+                past[front] = context.keep(self.seen(values[None, None], level)[0, 0])
         return y_hat[walk.rank.to(self.device)].view(B, h, w, self.channels)
 
 

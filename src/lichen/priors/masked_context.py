@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.coding import exact
-from lichen.priors.context import KERNEL, SLOPE, causal_kernel, causal_taps
+from lichen.priors.context import KERNEL, SLOPE, ExactContext, causal_kernel, causal_taps
 
 
 class FullContext(nn.Module):
@@ -34,7 +34,7 @@ class FullContext(nn.Module):
         return ExactFullContext(self)
 
 
-class ExactFullContext(nn.Module):
+class ExactFullContext(ExactContext):
     """`FullContext` at some positions, from the latents before them: one matrix product."""
 
     weight: Tensor

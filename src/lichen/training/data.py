@@ -150,6 +150,18 @@ def _decode(path: Path) -> Pixels:
     return v if v.ndim == 3 else np.repeat(v[..., None], 3, axis=2)
 
 
+def _harden(crop: Pixels, rng: np.random.Generator) -> Pixels:
+    """More contrast, channels in another order, noise: (S, S, 3) -> (S, S, 3).
+
+    What drawings, screenshots and grain have and clean photographs lack; without it a network does badly on them.
+    """
+    v = crop.astype(np.float32)
+    v = (v - v.mean((0, 1))) * rng.uniform(1, 1.6) + rng.uniform(96, 160)
+    v = v[..., rng.permutation(3)]
+    noise = rng.normal(0, 32 * rng.random() ** 2, (*v.shape[:2], rng.choice([1, 3])))
+    return np.clip(np.rint(v + noise), 0, 255).astype(np.uint8)
+
+
 class Crops:
     """Random crops of pictures, flipped and transposed at random.
 
@@ -162,8 +174,20 @@ class Crops:
         cumulative = np.cumsum(np.sqrt([float(p.shape[0] * p.shape[1]) for p in pictures]))
         self.cumulative = cumulative / cumulative[-1]
 
-    def draw(self, count: int, size: int, seed: Sequence[int], *, places: int = 2, rescale: float = 1.0) -> Pixels:
-        """(count, size, size, 3). `rescale` above 1: from regions up to so many times larger, made smaller."""
+    def draw(
+        self,
+        count: int,
+        size: int,
+        seed: Sequence[int],
+        *,
+        places: int = 2,
+        rescale: float = 1.0,
+        hard_every: int = 0,
+    ) -> Pixels:
+        """(count, size, size, 3). `rescale` above 1: from regions up to so many times larger, made smaller.
+
+        One crop in `hard_every` is made harder than photographs are (`_harden`), none for 0.
+        """
         rng = np.random.default_rng(seed)
         out = np.empty((count, size, size, 3), np.uint8)
         for k in range(count):
@@ -185,7 +209,7 @@ class Crops:
                 kept = kept[:, ::-1]
             if rng.random() < 0.5:
                 kept = kept.transpose(1, 0, 2)
-            out[k] = kept
+            out[k] = _harden(kept, rng) if hard_every and rng.random() < 1 / hard_every else kept
         return out
 
 

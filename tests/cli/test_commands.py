@@ -1,0 +1,153 @@
+"""The commands through `lichen.cli.main`, as a shell would call them; where streams matter, in a real process."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import lichen
+from lichen.cli import main
+from lichen.models import REGISTRY
+
+Photo = npt.NDArray[np.uint8]
+
+
+@pytest.fixture
+def png(tmp_path: Path, photo: Photo) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo[:96, :128]).save(path)
+    return path
+
+
+def test_there_and_back(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encode", str(png), "-q", "60"]) == 0
+    coded = png.with_suffix(".lichen")
+    assert coded.stat().st_size < png.stat().st_size / 4
+    back = png.with_name("back.png")
+    assert main(["decode", str(coded), "-o", str(back)]) == 0
+    assert Image.open(back).size == (128, 96)
+    assert capsys.readouterr().err == ""
+    assert np.array_equal(np.asarray(Image.open(back)), np.asarray(lichen.decode(coded)))
+
+
+def test_several_at_once_go_into_a_folder(png: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jpg"
+    Image.open(png).save(other)
+    out = tmp_path / "out"
+    assert main(["encode", str(png), str(other), "-o", str(out)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["other.lichen", "photo.lichen"]
+    assert main(["decode", *map(str, sorted(out.iterdir())), "-o", str(tmp_path / "back")]) == 0
+    assert sorted(p.name for p in (tmp_path / "back").iterdir()) == ["other.png", "photo.png"]
+
+
+def test_an_existing_file_is_kept_unless_forced(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = png.with_suffix(".lichen")
+    target.write_bytes(b"precious")
+    assert main(["encode", str(png)]) == 1
+    assert target.read_bytes() == b"precious"
+    assert "--force" in capsys.readouterr().err
+    assert main(["encode", str(png), "--force"]) == 0
+    assert target.read_bytes() != b"precious"
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40)])
+def test_bad_input_is_one_sentence_and_no_file(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(content)
+    assert main(["encode", str(bad)]) == 1
+    assert main(["decode", str(bad)]) == 1
+    assert main(["info", str(bad)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("lichen: ") and "bad.png" in line for line in lines)
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.png"]
+
+
+def test_one_bad_file_does_not_stop_the_others(png: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "missing.png"
+    assert main(["encode", str(missing), str(png), "-o", str(tmp_path / "out")]) == 1
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["photo.lichen"]
+    assert "missing.png" in capsys.readouterr().err
+
+
+def test_outputs_that_would_collide_are_refused(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twin = png.with_suffix(".jpg")
+    Image.open(png).save(twin)
+    assert main(["encode", str(png), str(twin)]) == 1
+    assert "both become" in capsys.readouterr().err
+
+
+def test_damage_is_named(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["encode", str(png)])
+    coded = png.with_suffix(".lichen")
+    data = bytearray(coded.read_bytes())
+    data[-20] ^= 1
+    coded.write_bytes(data)
+    back = png.with_name("back.png")
+    assert main(["decode", str(coded), "-o", str(back)]) == 1
+    assert "damaged" in capsys.readouterr().err
+    assert not back.exists()
+
+
+def test_info(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["encode", str(png), "-q", "33"])
+    coded = png.with_suffix(".lichen")
+    assert main(["info", str(coded)]) == 0
+    text = capsys.readouterr().out
+    size = coded.stat().st_size
+    assert "128 x 96" in text
+    assert f"{size:,} bytes" in text
+    assert f"{8 * size / (128 * 96):.4f} bpp" in text
+    assert "quality 33" in text
+    assert all(len(line) <= 80 + len(str(png)) for line in text.splitlines())
+    assert main(["info", "--json", str(coded)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["width"], told["height"], told["bytes"], told["quality"]) == (128, 96, size, 33)
+    parts = sum(p["bytes"] for p in told["parts"])
+    assert 0 < size - parts < 48
+
+
+def test_models_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    for entry in REGISTRY.values():
+        assert entry.name in text
+        assert entry.citation in text
+        assert all(preset.summary in text for preset in entry.presets.values())
+
+
+@pytest.mark.parametrize("arguments", [["encode", "-q", "0", "x"], ["encode", "--threads", "0", "x"], [], ["fly"]])
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as e:
+        main(arguments)
+    assert e.value.code == 2
+
+
+def test_standard_streams(png: Path) -> None:
+    lichen_ = [sys.executable, "-m", "lichen"]
+    one = ["--threads", "1"]  # sums of floats depend on their number
+    coded = subprocess.run(
+        [*lichen_, "encode", *one, "-"], input=png.read_bytes(), capture_output=True, check=True
+    ).stdout
+    assert coded == lichen.encode(png)
+    picture = subprocess.run([*lichen_, "decode", "-"], input=coded, capture_output=True, check=True).stdout
+    assert Image.open(io.BytesIO(picture)).size == (128, 96)
+    info = subprocess.run([*lichen_, "info", "-"], input=coded, capture_output=True, check=True).stdout
+    assert b"128 x 96" in info
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, lichen.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "False"
+    assert "encode" in out

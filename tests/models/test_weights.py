@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import safetensors.torch
+import torch
+from tiny import make_tiny
+
+import lichen
+from lichen.errors import WeightsError
+from lichen.models import REGISTRY
+from lichen.models.base import Model
+from lichen.models.weights import by_identity, identity, load, metadata_of, read, save, shipped, shipped_state
+
+Photo = npt.NDArray[np.uint8]
+
+
+def test_what_is_saved_is_read(tiny: Model, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save(tiny, path, half=True)
+    again = read(path)
+    assert again.name == tiny.name
+    assert again.cfg == tiny.cfg
+    assert not again.training
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in shipped_state(tiny).items())
+    assert identity(again) == identity(tiny) == bytes.fromhex(metadata_of(path)["identity"])
+
+
+def test_half_precision_says_what_it_saved(photo: Photo, tmp_path: Path) -> None:
+    model = make_tiny("light", photo)
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-5)  # no half can hold this
+    before = identity(model)
+    save(model, tmp_path / "w.safetensors", half=True)
+    assert identity(model) != before  # the model in memory is now the one in the file
+    assert identity(read(tmp_path / "w.safetensors")) == identity(model)
+
+
+def test_identity_changes_with_any_weight(tiny_light: Model) -> None:
+    before = identity(tiny_light)
+    with torch.no_grad():
+        tiny_light.prior.z_prior.mean[0] += 1
+        changed = identity(tiny_light)
+        tiny_light.prior.z_prior.mean[0] -= 1
+    assert changed != before
+    assert identity(tiny_light) == before
+
+
+def test_files_that_are_no_weights(tmp_path: Path, tiny_light: Model) -> None:
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(WeightsError, match="no weights at"):
+        read(path)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(WeightsError, match="no file of weights"):
+        read(path)
+    path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)}))
+    with pytest.raises(WeightsError, match="does not say which model"):
+        read(path)
+    metadata = {"model": "light", "config": "{}", "identity": "00"}
+    path.write_bytes(safetensors.torch.save(dict(tiny_light.state_dict()), metadata))
+    with pytest.raises(WeightsError, match="does not fit light"):
+        read(path)
+    path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)}, {**metadata, "config": '{"width": 7}'}))
+    with pytest.raises(WeightsError, match="does not fit light"):
+        read(path)
+
+
+def test_weights_that_ship() -> None:
+    model = lichen.load()
+    assert model.name == "light"
+    assert lichen.load() is model  # kept
+    assert lichen.load("light", preset="default") is model
+    with pytest.raises(WeightsError, match="no weights of light, preset small, come with this version"):
+        lichen.load("light", preset="small")
+    assert by_identity(identity(model)) is model
+    for name, path in shipped().items():
+        assert metadata_of(path)["model"] in REGISTRY
+        assert read(path).name == metadata_of(path)["model"]
+        assert name == identity(read(path)).hex() == metadata_of(path)["identity"]
+    assert sum(p.stat().st_size for p in shipped().values()) < 40e6
+
+
+def test_unknown_weights_are_asked_for() -> None:
+    with pytest.raises(WeightsError, match="--weights"):
+        by_identity(bytes(8))
+
+
+def test_load_refuses_what_does_not_fit(tiny_light: Model, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save(tiny_light, path)
+    assert load(weights=path).name == load("light", weights=path).name == "light"
+    with pytest.raises(WeightsError, match="not of minnen2018-joint"):
+        load("minnen2018-joint", weights=path)
+    with pytest.raises(WeightsError, match="does not fit light"):
+        load("light", state_dict={"a": torch.zeros(1)})
+    with pytest.raises(WeightsError, match="no model is called"):
+        load("heavy")
