@@ -1,4 +1,4 @@
-"""The trainer with presets `tiny` of two models: for tests that start processes.
+"""The trainer with presets `tiny` of some models: for tests that start processes.
 
 python tests/tiny_training.py OUT DATA CACHE STEPS [FIELD=JSON ...]
 """
@@ -7,13 +7,14 @@ import json
 import sys
 from typing import Any
 
-from lichen.models import REGISTRY, light, minnen2018
+from lichen.models import REGISTRY, hu2020, light, minnen2018
 from lichen.models.base import Preset
 from lichen.training.config import TrainConfig, new_config
 
 TINY = {
     "light": Preset(light.Config(c1=8, c2=16, M=12, N=4, n1=1, n2=1, h=8, e=16, levels=3), "starts from data"),
     "minnen2018-mean-scale": Preset(minnen2018.Config("mean-scale", N=8, M=12, levels=3), "starts at random"),
+    "hu2020": Preset(hu2020.Config(N=8, M=12, E=8, C2=8, K=8, C1=4), "trains in stages"),
 }
 
 

@@ -111,7 +111,7 @@ def test_options_are_the_configurations_fields() -> None:
     actions = {a.dest: a for a in train_parser()._actions if a.dest not in ("help", "resume")}
     assert actions.keys() <= TrainConfig.__dataclass_fields__.keys()
     assert all(a.option_strings == [option(name)] for name, a in actions.items())
-    values = {"data": ["d"], "compile": True, "hard": 0.5}
+    values = {"data": ["d"], "compile": True}
     for name, a in actions.items():
         values.setdefault(name, a.choices[-1] if a.choices else a.type("64") if a.type else "text")  # type: ignore
     del values["minutes"]

@@ -38,7 +38,6 @@ def add_parser(commands: Any) -> None:
     p.add_argument("--batch", type=int, metavar="N", help="crops a process and step")
     p.add_argument("--crop", type=int, metavar="N", help="side of a crop, for most models a multiple of 64")
     p.add_argument("--rescale", type=float, metavar="X", help="make crops from regions up to so many times larger")
-    p.add_argument("--hard", type=float, metavar="SHARE", help="of crops made harder than photographs (default 1/16)")
     p.add_argument("--precision", choices=["auto", "32-true", "bf16-mixed"], help="arithmetic (default: measured)")
     p.add_argument("--compile", action="store_true", help="compile the model (torch.compile)")
     p.add_argument("--seed", type=int, metavar="N", help="of crops and noise")

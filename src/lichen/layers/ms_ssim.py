@@ -22,7 +22,7 @@ def window_for(side: int) -> int:
 
 
 def ms_ssim_error(x: Tensor, x_hat: Tensor) -> Tensor:
-    """1 - MS-SSIM of pictures (B, 3, H, W) in 0..1, their mean (), in float32 whatever the precision around it.
+    """1 - MS-SSIM of each picture (B, 3, H, W) in 0..1, the mean of its channels: (B,), in float32 always.
 
     MS-SSIM is Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality assessment", 2003, by the
     package `pytorch-msssim`. A channel of x_hat that at some scale is correlated with its original not at all or the
@@ -35,18 +35,19 @@ def ms_ssim_error(x: Tensor, x_hat: Tensor) -> Tensor:
         raise LichenError("training for MS-SSIM needs the package pytorch-msssim: pip install 'lichen[train]'") from e
     window = window_for(min(x.shape[2:]))
     with torch.autocast(x.device.type, enabled=False):
-        original, planes = (t.float().flatten(0, 1)[None] for t in (x, x_hat))  # (1, 3 B, H, W): three times as fast
+        # Channels last: the package's convolutions, a channel each, then take a third of the time
+        original, x_hat = (t.float().contiguous(memory_format=torch.channels_last) for t in (x, x_hat))
 
-        def error(planes: Tensor) -> Tensor:
-            return 1 - pytorch_msssim.ms_ssim(planes, original, data_range=1.0, win_size=window)
+        def error(x_hat: Tensor) -> Tensor:
+            return 1 - pytorch_msssim.ms_ssim(x_hat, original, data_range=1.0, size_average=False, win_size=window)
 
-        if not planes.requires_grad:
-            return error(planes)
+        if not x_hat.requires_grad:
+            return error(x_hat)
         with torch.enable_grad():
-            leaf = planes.detach().requires_grad_()
+            leaf = x_hat.detach().requires_grad_()
             value = error(leaf)
-            (gradient,) = torch.autograd.grad(value, leaf)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
         lost = (gradient == 0).all(-1).all(-1)[..., None, None]
-        gradient = torch.where(lost, 2 * (leaf.detach() - original) / leaf.numel(), gradient)
-        linear = (planes * gradient).sum()
+        gradient = torch.where(lost, 2 * (leaf.detach() - original) / leaf[0].numel(), gradient)
+        linear = (x_hat * gradient).flatten(1).sum(1)
         return value.detach() + (linear - linear.detach())  # `value`, with this gradient

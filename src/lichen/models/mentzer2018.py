@@ -200,7 +200,7 @@ class Mentzer2018(Model):
         bits = self.prior.bits(y_hat, symbols)
         x_hat = self.synthesise(y_hat)
         H = 0.5 * (bits.mean() + (bits * mask).mean())
-        loss = cfg.K * ms_ssim_error(x, x_hat) + cfg.beta * F.relu(H - cfg.H_target) + self._decay()
+        loss = cfg.K * ms_ssim_error(x, x_hat).mean() + cfg.beta * F.relu(H - cfg.H_target) + self._decay()
         return loss, bits.flatten(1).sum(1).detach() / (x.shape[2] * x.shape[3]), x_hat
 
     def _decay(self) -> Tensor:

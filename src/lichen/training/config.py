@@ -54,7 +54,7 @@ class TrainConfig:
     batch: int = 4  # crops a process and step
     crop: int = 128
     rescale: float = 1.0  # crops are made from regions up to so many times larger
-    hard: float = 0.0625  # share of crops with more contrast, noise, and colours in another order
+    hard_every: int = 16  # one crop in so many is made harder than photographs are; 0 for none
     clip: float = 1.0  # norm of the gradient
     average: float = 0.999  # decay of the moving average of weights
     precision: Precision = "auto"
@@ -76,8 +76,9 @@ class TrainConfig:
                 raise ConfigError(f"{name} {value} has to be above 0")
         if not self.rescale >= 1:
             raise ConfigError(f"rescale {self.rescale} has to be at least 1")
-        if not 0 <= self.hard <= 1:
-            raise ConfigError(f"hard {self.hard} is no share: 0 to 1")
+        for name in ("warmup", "hard_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} {getattr(self, name)} has to be 0 or more")
         if self.minutes is not None and self.steps is not None:
             raise ConfigError("a training lasts so many minutes or so many steps: leave one of them out")
         if self.objective == "ms-ssim" and self.crop < MS_SSIM_CROP:

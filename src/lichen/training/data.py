@@ -175,11 +175,18 @@ class Crops:
         self.cumulative = cumulative / cumulative[-1]
 
     def draw(
-        self, count: int, size: int, seed: Sequence[int], *, places: int = 2, rescale: float = 1.0, hard: float = 0.0
+        self,
+        count: int,
+        size: int,
+        seed: Sequence[int],
+        *,
+        places: int = 2,
+        rescale: float = 1.0,
+        hard_every: int = 0,
     ) -> Pixels:
         """(count, size, size, 3). `rescale` above 1: from regions up to so many times larger, made smaller.
 
-        hard: share of crops that are made harder than photographs are (`_harden`).
+        One crop in `hard_every` is made harder than photographs are (`_harden`), none for 0.
         """
         rng = np.random.default_rng(seed)
         out = np.empty((count, size, size, 3), np.uint8)
@@ -202,7 +209,7 @@ class Crops:
                 kept = kept[:, ::-1]
             if rng.random() < 0.5:
                 kept = kept.transpose(1, 0, 2)
-            out[k] = _harden(kept, rng) if rng.random() < hard else kept
+            out[k] = _harden(kept, rng) if hard_every and rng.random() < 1 / hard_every else kept
         return out
 
 

@@ -24,11 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from rich.console import Console
 from torch import Tensor, nn
 
 from lichen.container import write_atomic
 from lichen.errors import LichenError
+from lichen.layers.ms_ssim import ms_ssim_error
 from lichen.models import create
 from lichen.models.base import Model
 from lichen.models.weights import read as read_weights
@@ -44,7 +46,7 @@ from lichen.training.config import (
 )
 from lichen.training.data import Crops, DataError, Loader, Pictures, load_pictures, random_crops, to_floats
 from lichen.training.log import At, Log, Reporter, describe
-from lichen.training.loss import TrainingLoss, ms_ssim, squared_error
+from lichen.training.loss import TrainingLoss, squared_error
 
 __all__ = ["TrainConfig", "train"]
 
@@ -100,7 +102,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
         assert config.lmbda is not None
         objective = TrainingLoss(net, config.objective, config.lmbda).train()
         if config.compile:
-            objective.compile()
+            net.compile()
         model, opt = fabric.setup(objective, bare)
         average.to(fabric.device)
         if state is not None:
@@ -139,9 +141,14 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
             check()
 
         sampler = Crops(pictures.training)
-        size = {"count": config.batch, "size": config.crop, "rescale": config.rescale, "hard": config.hard}
         loader = Loader(
-            lambda step: sampler.draw(seed=[config.seed, rank, step], **size),  # type: ignore[arg-type]
+            lambda step: sampler.draw(
+                config.batch,
+                config.crop,
+                [config.seed, rank, step],
+                rescale=config.rescale,
+                hard_every=config.hard_every,
+            ),
             count(at.step),
             threads=max(1, min(4, (os.cpu_count() or 1) // processes_here() - 1)),
             pin=cuda,
@@ -277,7 +284,7 @@ def validate(
         loss, bpp, x_hat = objective(x, None if quality is None else quality.to(device), lmbda.to(device), done)
         row = {"loss": loss.mean(), "bpp": bpp.mean(), "psnr": (-10 * squared_error(x_hat, x).log10()).mean()}
         if config.objective == "ms-ssim":
-            row["ms_ssim"] = (-10 * (1 - ms_ssim(x_hat, x)).log10()).mean()
+            row["ms_ssim"] = (-10 * ms_ssim_error(x, x_hat).log10()).mean()
         rows.append({k: float(v) for k, v in row.items()})
         if len(rows) % 2:
             shown.append((x[:1], x_hat[:1].float()))
@@ -373,23 +380,24 @@ def processes_here() -> int:
 
 def _start(config: TrainConfig) -> tuple[Fabric, TrainConfig]:
     """The engine, and the configuration with the precision that the first process chose."""
-    fabric = _fabric("32-true" if config.precision == "auto" else config.precision)
+    staged = create(config.model, config.preset).own_loss is not None
+    fabric = _fabric("32-true" if config.precision == "auto" else config.precision, staged)
     if config.precision == "auto":
         precision = fabric.broadcast(choose_precision())
         config = dataclasses.replace(config, precision=precision)  # type: ignore[arg-type]
         if precision != "32-true":
-            fabric = _fabric(precision)
+            fabric = _fabric(precision, staged)
     if fabric.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     return fabric, config
 
 
-def _fabric(precision: Any) -> Fabric:
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    devices = processes_here()
+def _fabric(precision: Any, staged: bool) -> Fabric:
+    """staged: whether some weights may have no part in a step, as in a loss that a paper trains in stages."""
+    processes, devices = int(os.environ.get("WORLD_SIZE", 1)), processes_here()
     fabric = Fabric(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        strategy="ddp" if processes > 1 else "auto",
+        strategy=DDPStrategy(find_unused_parameters=staged) if processes > 1 else "auto",
         devices=devices,
         num_nodes=processes // devices,
         precision=precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lichen.errors import LichenError
-from lichen.layers.bounds import straight_through
+from lichen.layers.ms_ssim import ms_ssim_error
 from lichen.models.base import Model
 
 DEFAULT_LMBDA = {"mse": 0.013, "ms-ssim": 16.64}
@@ -31,37 +32,25 @@ def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 LOSS_LIMIT = 60.0
-"""Of a crop; photographs cause 5 to 20 at any quality once a network has begun to learn."""
+"""Of a crop's loss in the gradient; photographs cause 5 to 20 at any quality."""
 
 
-def limited(loss: Tensor) -> Tensor:
-    """Losses of crops (B,) -> their mean; the gradient of a crop beyond `LOSS_LIMIT` is shortened to the limit's share.
+def limited_mean(loss: Tensor) -> Tensor:
+    """The mean () of losses (B,), whose gradient is that of losses of at most `LOSS_LIMIT`.
 
-    So one crop that a network does badly on cannot undo the rest.
+    One beyond it has its gradient shortened as much: one crop that a network does badly on cannot undo the rest.
     """
-    shortened = loss * (LOSS_LIMIT / loss.detach()).clamp(max=1)
-    return straight_through(loss, shortened).mean()
+    limited = loss * (LOSS_LIMIT / loss.detach()).clamp(max=1)
+    return (limited + (loss - limited).detach()).mean()
 
 
 def rate_distortion(bpp: Tensor, mse: Tensor, lmbda: Tensor) -> Tensor:
-    """(lmbda * 255^2 * mse + bpp) / sqrt(lmbda), the `limited` mean over the batch; all (B,), mse over pixels in 0..1.
+    """(lmbda * 255^2 * mse + bpp) / sqrt(lmbda), the limited mean over the batch; all (B,), mse over pixels in 0..1.
 
     The loss of Minnen et al. 2018 (section 4), a crop's weight divided by sqrt(lmbda): rate falls about as
     sqrt(1/lmbda), so that a percent of rate counts the same at every quality.
     """
-    return limited((lmbda * 255**2 * mse + bpp) / lmbda.sqrt())
-
-
-def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
-    """(B, 3, H, W) in 0..1, sides above 160 -> MS-SSIM (B,), the mean over the channels.
-
-    Wang, Simoncelli, Bovik: "Multi-scale structural similarity for image quality assessment", Asilomar 2003, by
-    pytorch_msssim: a Gaussian window of 11 pixels and five scales with the paper's weights.
-    """
-    from pytorch_msssim import ms_ssim
-
-    value: Tensor = ms_ssim(x_hat.float(), x, data_range=1.0, size_average=False)
-    return value
+    return limited_mean((lmbda * 255**2 * mse + bpp) / lmbda.sqrt())
 
 
 def ms_ssim_lmbda(lmbda: Tensor) -> Tensor:
@@ -79,13 +68,13 @@ def mse_lmbda(lmbda: Tensor) -> Tensor:
     return _MSE[0] * (lmbda / _MS_SSIM[0]) ** (1 / _EXPONENT)
 
 
-def rate_ms_ssim(bpp: Tensor, similarity: Tensor, lmbda: Tensor) -> Tensor:
-    """(lmbda * (1 - similarity) + bpp) / sqrt(mse_lmbda(lmbda)), the `limited` mean over the batch; all (B,).
+def rate_ms_ssim(bpp: Tensor, error: Tensor, lmbda: Tensor) -> Tensor:
+    """(lmbda * error + bpp) / sqrt(mse_lmbda(lmbda)), the limited mean over the batch; all (B,), error = 1 - MS-SSIM.
 
     The loss for MS-SSIM of Minnen et al. 2018 (section 4) and of CompressAI. A rate weighs as it does in
     `rate_distortion`.
     """
-    return limited((lmbda * (1 - similarity) + bpp) / mse_lmbda(lmbda).sqrt())
+    return limited_mean((lmbda * error + bpp) / mse_lmbda(lmbda).sqrt())
 
 
 class TrainingLoss(nn.Module):
@@ -98,11 +87,8 @@ class TrainingLoss(nn.Module):
         """
         super().__init__()
         self.net, self.objective, self.lmbda = net, objective, lmbda
-        if objective == "ms-ssim":
-            try:
-                import pytorch_msssim  # noqa: F401
-            except ModuleNotFoundError as e:
-                raise LichenError(f"training for MS-SSIM needs {e.name}: pip install 'lichen[train]'") from e
+        if objective == "ms-ssim" and importlib.util.find_spec("pytorch_msssim") is None:
+            raise LichenError("training for MS-SSIM needs the package pytorch-msssim: pip install 'lichen[train]'")
 
     def conditions(self, u: Tensor) -> tuple[Tensor | None, Tensor]:
         """u (B,) in 0..1 -> qualities (B,), None for a model of one; lmbda (B,) of the objective."""
@@ -123,5 +109,5 @@ class TrainingLoss(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x_hat, bpp = x_hat.float(), bits_per_pixel(bits, x).float()
             if self.objective == "ms-ssim":
-                return rate_ms_ssim(bpp, ms_ssim(x_hat, x), lmbda), bpp, x_hat
+                return rate_ms_ssim(bpp, ms_ssim_error(x, x_hat), lmbda), bpp, x_hat
             return rate_distortion(bpp, squared_error(x_hat, x), lmbda), bpp, x_hat
