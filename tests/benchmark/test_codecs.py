@@ -60,7 +60,7 @@ def test_lichen_of_one_quality_a_file(tmp_path, photo):
 
     paths = []
     for i in range(2):
-        model = make_tiny("minnen2018-factorized", photo)
+        model = make_tiny("minnen2018-scale", photo)
         model.g_s[-1].bias.data += i / 8
         paths.append(tmp_path / f"{i}.safetensors")
         weights.save(model, paths[-1])

@@ -5,15 +5,13 @@ Every node needs Lichen and the codecs' programs; a row says on which kind of ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from lichen.benchmark import datasets, runner
+from lichen.benchmark import datasets
 from lichen.benchmark.codecs import Codec
-from lichen.benchmark.runner import Row
 from lichen.errors import LichenError
-from lichen.picture import Pixels
 
 
 class ClusterError(LichenError):
@@ -21,9 +19,12 @@ class ClusterError(LichenError):
 
 
 class Cluster:
-    """Workers: one a core of the cluster. `address` as Ray takes it ("auto", "HOST:PORT", "ray://..."), or "local"."""
+    """Workers: one a core of the cluster. `address` as Ray takes it ("auto", "HOST:PORT", "ray://..."), or "local".
 
-    def __init__(self, codecs: Sequence[Codec], address: str) -> None:
+    measure: (codec, setting, path, of, ms_ssim, picture=...) -> a row, on the workers.
+    """
+
+    def __init__(self, codecs: Sequence[Codec], address: str, measure: Callable[..., Any]) -> None:
         try:
             import ray
         except ImportError as e:
@@ -37,7 +38,7 @@ class Cluster:
                 raise ClusterError(f"there is no Ray cluster at {address}: start one with `ray start --head`") from e
         self._codecs = {c.name: ray.put(c) for c in codecs}
         self._pictures: dict[str, Any] = {}
-        self._measure = ray.remote(num_cpus=1, max_retries=3)(_measure)
+        self._measure = ray.remote(num_cpus=1, max_retries=3)(measure)
         self._waiting: list[Any] = []
 
     @property
@@ -45,13 +46,13 @@ class Cluster:
         """The cores there are now; nodes may come and go."""
         return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
-    def submit(self, codec: str, setting: float, path: str, of: str, ms_ssim: bool) -> Future[Row]:
+    def submit(self, codec: str, setting: float, path: str, of: str, ms_ssim: bool) -> Future[Any]:
         """Measure by and by."""
         if of not in self._pictures:
             self._pictures = {of: self._ray.put(datasets.pixels(path))}  # pictures come one after the other
-        reference = self._measure.remote(self._codecs[codec], setting, path, of, ms_ssim, self._pictures[of])
+        reference = self._measure.remote(self._codecs[codec], setting, path, of, ms_ssim, picture=self._pictures[of])
         self._waiting = [r for r in self._waiting if not self._done(r)] + [reference]
-        future: Future[Row] = reference.future()
+        future: Future[Any] = reference.future()
         return future
 
     def _done(self, reference: Any) -> bool:
@@ -63,7 +64,3 @@ class Cluster:
             self._ray.wait(self._waiting, num_returns=len(self._waiting))
         if self._ours:
             self._ray.shutdown()
-
-
-def _measure(codec: Codec, setting: float, path: str, of: str, ms_ssim: bool, picture: Pixels) -> Row:
-    return runner._measure(codec, setting, path, of, ms_ssim, picture=picture)

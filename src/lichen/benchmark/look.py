@@ -106,7 +106,7 @@ def look(picture: Pixels, model: Model, quality: float = 50.0) -> Look:
         q = torch.tensor([quality]) if model.variable_rate else None
         y = model.analyse(x, q)
         meter = Meter()
-        y_hat = model.code([meter], y, q)
+        y_hat = model.code([meter], y, q)[..., : y.shape[-1]]  # some priors add features for the synthesis
         mu, sigma, hyper = _expectation(model.prior, y, y_hat, model.prior.condition(q))
     height, width = picture.shape[:2]
     return Look(

@@ -303,7 +303,7 @@ def _pool(codecs: Sequence[Codec], processes: int, cluster: str | None) -> Pool:
         return _Processes(codecs, processes)
     from lichen.benchmark.cluster import Cluster
 
-    return Cluster(codecs, cluster)
+    return Cluster(codecs, cluster, _measure)
 
 
 class _Processes:
