@@ -43,4 +43,4 @@ def test_two_nodes_find_the_same(pictures, tmp_path):
 def test_without_ray_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match=r"lichen\[cluster\]"):
-        Cluster([], "local")
+        Cluster([], "local", print)
