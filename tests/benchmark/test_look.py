@@ -34,24 +34,6 @@ def test_every_model(tiny, picture):
     assert sum(numbers["bits_per_pixel"].values()) == pytest.approx(sum(found.bits.values()) / picture[..., 0].size)
 
 
-def test_residuals_are_of_unit_size_where_the_density_is_the_latents_own(picture):
-    """The factorized prior's moments: of integers drawn from the density itself."""
-    import torch
-
-    from lichen.priors.deep_factorized import DeepFactorized
-
-    density = DeepFactorized(3, init_scale=1.0).eval()
-    density.update_median()
-    steps = torch.arange(-60, 61.0)
-    values = (density.median + steps[:, None])[None, None]
-    mean, deviation = look._moments(density, values, None)
-    p = density.likelihood(values)[0, 0]
-    v = values[0, 0]
-    expected = ((p * v**2).sum(0) / p.sum(0) - ((p * v).sum(0) / p.sum(0)) ** 2).sqrt()
-    assert torch.allclose(deviation[0, 0, 0], expected, rtol=1e-2)
-    assert mean.shape == values.shape
-
-
 def test_correlation_of_noise_of_ramps_and_of_stripes():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(64, 64, 8))
@@ -71,19 +53,6 @@ def test_channels_count_as_their_weight():
     v[..., 1] = np.tile(np.array([1.0, -1.0]), 32)
     assert look.correlation(v, np.array([0.0, 1.0]))[2, 3] == pytest.approx(-1)
     assert abs(look.correlation(v, np.array([1.0, 0.0]))[2, 3]) < 0.06
-
-
-def test_a_prior_may_say_it_itself(tiny_light, picture):
-    import torch
-
-    class Prior(torch.nn.Module):
-        def look(self, y, y_hat, level):
-            return torch.zeros_like(y), torch.ones_like(y), {"u": y[:, ::2, ::2]}
-
-    y = torch.randn(1, 4, 4, 3)
-    mu, sigma, hyper = look._expectation(Prior(), y, y.round(), None)
-    assert float(sigma.mean()) == 1 and float(mu.abs().max()) == 0 and hyper["u"].shape == (1, 2, 2, 3)
-    assert look._expectation(torch.nn.Identity(), y, y.round(), None) == (None, None, {})
 
 
 def test_where_the_bits_go(tiny_light, picture, tmp_path):

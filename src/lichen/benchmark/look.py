@@ -107,7 +107,9 @@ def look(picture: Pixels, model: Model, quality: float = 50.0) -> Look:
         y = model.analyse(x, q)
         meter = Meter()
         y_hat = model.code([meter], y, q)[..., : y.shape[-1]]  # some priors add features for the synthesis
-        mu, sigma, hyper = _expectation(model.prior, y, y_hat, model.prior.condition(q))
+        mu, sigma, hyper = None, None, {}
+        if hasattr(model.prior, "look"):
+            mu, sigma, hyper = model.prior.look(y, y_hat, model.prior.condition(q))
     height, width = picture.shape[:2]
     return Look(
         model.name,
@@ -139,46 +141,6 @@ def bits(picture: Pixels, model: Model, quality: float = 50.0) -> dict[str, floa
 
 def _array(t: Tensor) -> Array:
     return np.asarray(t[0].double().numpy(), np.float64)
-
-
-def _expectation(
-    prior: Any, y: Tensor, y_hat: Tensor, level: Any
-) -> tuple[Tensor | None, Tensor | None, dict[str, Tensor]]:
-    """mu, sigma (1, h, w, M) and hyper-latents, in the float arithmetic of training."""
-    from lichen.priors import gaussian
-    from lichen.priors.joint import JointPrior, _pad_to_multiple
-
-    if hasattr(prior, "look"):
-        mu, sigma, hyper = prior.look(y, y_hat, level)
-        return mu, sigma, hyper
-    if isinstance(prior, JointPrior):
-        h, w = y.shape[1:3]
-        psi, hyper = None, {}
-        if prior.h_a is not None:
-            z_hat, _ = prior.z_prior(prior.h_a(_pad_to_multiple(y, 4), level), level)
-            hyper["z"] = z_hat
-            psi = prior.h_s(z_hat, level)[:, :h, :w]
-        mu, sigma = prior.parameters_of(psi, y_hat, level)
-        return mu, sigma.clamp_min(gaussian.SIGMA_MIN), hyper
-    density = getattr(prior, "y_prior", None)
-    if density is not None and hasattr(density, "likelihood"):
-        return *_moments(density, y_hat, None if level is None else level[0]), {}
-    return None, None, {}
-
-
-def _moments(density: Any, y_hat: Tensor, gain: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel's own density, over the integers about its median."""
-    import torch
-
-    median = density.median if gain is None else (density.median * gain).flatten()
-    reach = int((y_hat - median).abs().max()) + 32
-    steps = torch.arange(-reach, reach + 1, dtype=y_hat.dtype)
-    values = (median + steps[:, None])[None, None]  # (1, 1, n, M)
-    p = density.likelihood(values, gain)
-    p = p / p.sum(2, keepdim=True)
-    mean = (p * values).sum(2, keepdim=True)
-    deviation = (p * (values - mean) ** 2).sum(2, keepdim=True).sqrt()
-    return mean.expand_as(y_hat), deviation.clamp_min(1e-3).expand_as(y_hat)
 
 
 def correlation(v: Array, weight: Array | None = None) -> Array:
