@@ -120,10 +120,12 @@ def test_info(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_models_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
     for entry in REGISTRY.values():
-        assert entry.name in text
-        assert entry.citation in text
-        assert all(preset.summary in text for preset in entry.presets.values())
+        assert entry.name in words
+        assert entry.citation in words
+        assert all(f"{name} {preset.summary}" in words for name, preset in entry.presets.items())
 
 
 @pytest.mark.parametrize("arguments", [["encode", "-q", "0", "x"], ["encode", "--threads", "0", "x"], [], ["fly"]])

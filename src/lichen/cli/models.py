@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Any
+
+WIDTH = 80
 
 
 def add_parser(commands: Any) -> None:
@@ -20,8 +23,11 @@ def run(args: argparse.Namespace) -> int:
     with_weights = {metadata_of(p)["model"] for p in shipped().values()}
     for entry in REGISTRY.values():
         print(f"{entry.name}{'  (weights ship)' if entry.name in with_weights else ''}")
-        print(f"    {entry.summary}")
-        print(f"    {entry.citation}")
+        for text in (entry.summary, entry.citation):
+            print(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))
+        column = max(len(name) for name in entry.presets) + 2
         for name, preset in entry.presets.items():
-            print(f"    {name:<12} {preset.summary}")
+            indent = " " * (4 + column)
+            text = textwrap.fill(preset.summary, WIDTH, initial_indent=indent, subsequent_indent=indent)
+            print(f"    {name:<{column}}{text.lstrip()}")
     return 0
