@@ -27,6 +27,13 @@ FULL = Container(
     {"ALPH": b"\xff", "ICCP": b"profile", "EXIF": b"MM\0*", "XMP ": b"<x/>" * 99},
 )
 
+LAYERED = Container(
+    Header(11, WEIGHTS, 100 * 256, 100, 50, tile=1),
+    [bytes(range(40)), b"tile of layers"],
+    {"ICCP": b"profile", "EXIF": b"MM"},
+    [[7, 0], [7, 4], [30, 5], [40, 14]],
+)
+
 # Bytes that every later version must read and write alike. The text after each line is the field.
 GOLDEN = bytes.fromhex(
     "894c49430d0a1a0a"  # signature
@@ -85,9 +92,22 @@ def test_golden_bytes_of_a_file_with_everything() -> None:
     assert Container.from_bytes(data) == FULL
 
 
+def test_golden_bytes_of_a_file_with_layers() -> None:
+    layer = Container(Header(11, WEIGHTS, 100 * 256, 16, 16), [b"bits"], {}, [[3], [4]])
+    data = SIGNATURE + chunk(b"HEAD", b"\x01\x0b" + WEIGHTS + b"\x64\0\x10\x10\0\0\x02")
+    data += chunk(b"LAYR", b"bit") + chunk(b"LAYR", b"s")
+    assert layer.to_bytes() == data
+    two = SIGNATURE + chunk(b"HEAD", b"\x01\x0b" + WEIGHTS + b"\x64\0\x64\x32\x01\0\x06")
+    two += chunk(b"ICCP", b"profile") + chunk(b"EXIF", b"MM")
+    for a, b in ((range(7), b""), (range(0), b"tile"), (range(7, 30), b" "), (range(30, 40), b"of layers")):
+        two += chunk(b"LAYR", bytes([len(a)]) + bytes(a) + b)
+    assert LAYERED.to_bytes() == two
+    assert Container.from_bytes(two) == LAYERED
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_round_trip_from_any_buffer(kind: type) -> None:
-    for file in (PLAIN, FULL):
+    for file in (PLAIN, FULL, LAYERED):
         assert Container.from_bytes(kind(file.to_bytes())) == file
 
 
@@ -127,7 +147,7 @@ def test_header_only_needs_the_beginning_alone() -> None:
     assert header_only(Container(longest, [b"x" * 600]).to_bytes()[:512]) == longest
 
 
-@pytest.mark.parametrize("file", [PLAIN, FULL], ids=["plain", "full"])
+@pytest.mark.parametrize("file", [PLAIN, FULL, LAYERED], ids=["plain", "full", "layered"])
 @pytest.mark.parametrize("change", [0x01, 0x80, 0x20, 0xFF, 0x55])
 def test_any_flipped_byte_is_detected(file: Container, change: int) -> None:
     data = file.to_bytes()
@@ -153,6 +173,58 @@ def test_any_truncation_is_detected() -> None:
             parts(data[:n])
 
 
+def whole_layers(data: bytes) -> list[int]:
+    """Where each layer's chunk ends."""
+    return [p.offset + p.length + 4 for p in parts(data) if p.type == "LAYR"]
+
+
+def test_what_is_left_of_a_file_with_layers() -> None:
+    data = LAYERED.to_bytes()
+    ends = whole_layers(data)
+    assert len(ends) == 4
+    for n in range(len(data)):
+        there = sum(end <= n for end in ends)
+        for read in (Container.from_bytes, parts):
+            with pytest.raises(DamagedError) as caught:
+                read(data[:n])
+            assert ("--partial" in str(caught.value)) == (there > 0)
+            assert (f"{there} whole layer{'s' * (there > 1)}:" in str(caught.value)) == (there > 0)
+        if not there:
+            with pytest.raises(DamagedError):
+                Container.from_bytes(data[:n], partial=True)
+            continue
+        file = Container.from_bytes(data[:n], partial=True)
+        assert file.missing == 4 - there
+        assert file.layers == LAYERED.layers[:there]
+        assert file.tiles == [t[:end] for t, end in zip(LAYERED.tiles, file.layers[-1], strict=True)]
+        assert (file.header, file.chunks) == (LAYERED.header, LAYERED.chunks)
+        assert [p.type for p in parts(data[:n], partial=True)] == ["HEAD", "ICCP", "EXIF", *["LAYR"] * there]
+        with pytest.raises(ValueError, match="missing"):
+            file.to_bytes()
+    assert Container.from_bytes(data, partial=True) == LAYERED
+
+
+def test_partial_is_for_files_with_layers_that_end_early() -> None:
+    data = FULL.to_bytes()
+    for n in range(len(data)):
+        with pytest.raises(DamagedError) as caught:
+            Container.from_bytes(data[:n], partial=True)
+        assert "--partial" not in str(caught.value)
+    data = LAYERED.to_bytes()
+    for i in range(len(data)):
+        for change in (0x01, 0x80, 0x55):
+            try:
+                file = Container.from_bytes(data[:i] + bytes([data[i] ^ change]) + data[i + 1 :], partial=True)
+            except LichenError:
+                continue
+            # a length that points beyond the end; what comes before it is whole
+            assert file.missing > 0
+            assert file.layers == LAYERED.layers[: len(file.layers)]
+            assert file.tiles == [t[:end] for t, end in zip(LAYERED.tiles, file.layers[-1], strict=True)]
+    with pytest.raises(DamagedError, match="follow the end"):
+        Container.from_bytes(data + b"\0", partial=True)
+
+
 def test_trailing_bytes_are_detected() -> None:
     for tail in (b"\0", b"garbage", chunk(b"EXIF", b""), GOLDEN):
         with pytest.raises(DamagedError, match="follow the end"):
@@ -161,9 +233,9 @@ def test_trailing_bytes_are_detected() -> None:
 
 def test_random_corruption_raises_lichen_errors_alone() -> None:
     rng = random.Random(0)
-    originals = [PLAIN.to_bytes(), FULL.to_bytes()]
+    originals = [PLAIN.to_bytes(), FULL.to_bytes(), LAYERED.to_bytes()]
     for trial in range(10_000):
-        data = bytearray(originals[trial % 2])
+        data = bytearray(originals[trial % 3])
         for _ in range(rng.randint(1, 8)):
             at = rng.randrange(len(data) + 1)
             match rng.randrange(4):
@@ -185,11 +257,11 @@ def test_random_corruption_raises_lichen_errors_alone() -> None:
 
 def test_corruption_with_mended_checksums_raises_lichen_errors_alone() -> None:
     rng = random.Random(1)
-    originals = [PLAIN.to_bytes(), FULL.to_bytes()]
-    kinds = [b"HEAD", b"TILE", b"ALPH", b"EXIF", b"XMP ", b"abcd", b"ABCD", b"\0\0\0\0", b"T\xc4LE", b" ILE"]
+    originals = [PLAIN.to_bytes(), FULL.to_bytes(), LAYERED.to_bytes()]
+    kinds = [b"HEAD", b"TILE", b"LAYR", b"ALPH", b"EXIF", b"XMP ", b"abcd", b"ABCD", b"\0\0\0\0", b"T\xc4LE", b" ILE"]
     read = 0
     for trial in range(10_000):
-        chunks = chunks_of(originals[trial % 2])
+        chunks = chunks_of(originals[trial % 3])
         for _ in range(rng.randint(1, 3)):
             i = rng.randrange(len(chunks)) if rng.random() < 0.5 else 0
             kind, payload = chunks[i]
@@ -226,6 +298,7 @@ def test_memory_follows_the_input_not_its_claims() -> None:
         SIGNATURE + chunk(b"HEAD", head(width=huge, height=huge, tile=b"\x01")[:-1] + b"\xff\xff\xff\xff\x7f"),
         SIGNATURE + chunk(b"HEAD", head(width=huge, height=huge, tile=b"\x01")) + chunk(b"TILE", b""),
         SIGNATURE + chunk(b"HEAD", head()) + b"TILE\xff\xff\xff\xff\x7f",
+        SIGNATURE + chunk(b"HEAD", head(width=huge, height=huge, tile=b"\x01")) + chunk(b"LAYR", b"\x01\0\0"),
     ]
     tracemalloc.start()
     for data in claims:
@@ -243,7 +316,7 @@ class _nothing_or_damaged:
         return kind is None or issubclass(kind, DamagedError)
 
 
-TILE = chunk(b"TILE", b"t")
+TILE, LAYER = chunk(b"TILE", b"t"), chunk(b"LAYR", b"l")
 
 
 @pytest.mark.parametrize(
@@ -276,6 +349,13 @@ TILE = chunk(b"TILE", b"t")
         (SIGNATURE + chunk(b"HEAD", head(n=3)) + TILE + chunk(b"EXIF", b"") * 2, DamagedError),
         (SIGNATURE + chunk(b"HEAD", head(n=2)) + TILE + chunk(b"HEAD", head()), DamagedError),
         (SIGNATURE + chunk(b"HEAD", head(n=2)) + TILE + chunk(b"HDR ", b"?"), VersionError),
+        (SIGNATURE + chunk(b"HEAD", head(n=2)) + TILE + LAYER, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=2)) + LAYER + TILE, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=2)) + LAYER + chunk(b"EXIF", b""), DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(n=3)) + chunk(b"EXIF", b"") * 2 + LAYER, DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(width=b"\x41", tile=b"\x01")) + chunk(b"LAYR", b""), DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(width=b"\x41", tile=b"\x01")) + chunk(b"LAYR", b"\x02l"), DamagedError),
+        (SIGNATURE + chunk(b"HEAD", head(width=b"\x41", tile=b"\x01")) + chunk(b"LAYR", b"\x81\0l"), DamagedError),
         (SIGNATURE + chunk(b"HEAD", head(n=2)) + TILE + chunk(b"1234", b"?"), DamagedError),
         (SIGNATURE + chunk(b"HEAD", b"\x01\0\x01\xff" + head()[2:]) + TILE, DamagedError),
         (SIGNATURE + chunk(b"HEAD", b"\x01\0\x00" + head()[2:]) + TILE, DamagedError),
@@ -329,6 +409,9 @@ def test_containers_that_cannot_be_written() -> None:
         Container(PLAIN.header, [b"", b""]).to_bytes()
     with pytest.raises(ValueError, match="ICC!"):
         Container(PLAIN.header, [b""], {"ICC!": b""}).to_bytes()
+    for layers in ([[1]], [[1], [3]], [[2], [1], [2]], [[1, 1], [2, 2]]):
+        with pytest.raises(ValueError, match="layer"):
+            Container(PLAIN.header, [b"ab"], {}, layers).to_bytes()
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lichen.models import balle2018, build, find, hu2020, lee2019, light, mentzer2018, minnen2018
+from lichen.models import balle2018, build, find, hu2020, lee2019, light, mentzer2018, minnen2018, toderici2017
 from lichen.models.base import Model
 
 CONFIGS: dict[str, Any] = {
@@ -23,6 +23,9 @@ CONFIGS: dict[str, Any] = {
     "lee2019-base": lee2019.Config(N=8, M1=6),
     "lee2019-hybrid": lee2019.Config(N=8, M1=6, M2=5),
     "hu2020": hu2020.Config(N=8, M=12, E=8, C2=8, K=8, C1=4),
+    "toderici2017": toderici2017.Config(
+        "residual-gru", "additive", 5, 6, (4, 6, 8, 8), (8, 8, 8, 8, 8), (1, 1, 3, 1), context=6
+    ),
     "balle2018-factorized": balle2018.Config("simplified-gdn", "rdft", N=8, M=12, levels=3),
 }
 
@@ -66,6 +69,9 @@ def make_tiny(name: str, photo: npt.NDArray[np.uint8]) -> Model:
             x = crops_of(photo)[::8]
             y = model.analyse(x, torch.full((len(x),), 50.0))
             model.g_a[-1].spectrum.mul_(5.0 / float(y.std()))
+        if name == "toderici2017":  # bits about which the entropy coder is anything but undecided
+            for predictor in model.prior.predictors:
+                predictor.out[-1].weight.mul_(8.0)
         for p in model.parameters():
             p.copy_(p.half().float())
     return model.eval()

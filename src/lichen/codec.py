@@ -4,6 +4,7 @@
     picture <--crop-- x_hat <--synthesise-- y_hat <--put together-- prior.code <-- streams <-- container
 
 Tiles cut the latents, not the pixels: every tile's stream decodes alone, and the transforms run across their borders.
+Where a model codes in layers, the file is progressive: it has one chunk a layer, with the layer's bytes of all tiles.
 """
 
 from __future__ import annotations
@@ -68,12 +69,13 @@ def encode(
             raise WeightsError(f"{model.name} turns this picture into no numbers: its weights are broken")
         boxes = tile_boxes(y.shape[1], y.shape[2], tile, model)
         streams: list[bytes] = [b""] * len(boxes)
+        ends: list[list[int]] = [[]] * len(boxes)
         for group in _equal_shapes(boxes):
             coders = [Encoder() for _ in group]
             part = torch.cat([y[:, boxes[i].rows, boxes[i].columns] for i in group])
             model.code(coders, part, q)
             for i, coder in zip(group, coders, strict=True):
-                streams[i] = coder.finish()
+                streams[i], ends[i] = coder.finish(), coder.ends
     header = Header(
         model=find(model.name).number,
         weights=identity_of(model),
@@ -83,26 +85,38 @@ def encode(
         tile=tile,
         grey=picture.pixels.ndim == 2,
     )
-    return Container(header, streams, pictures.to_chunks(picture)).to_bytes()
+    layers = [list(layer) for layer in zip(*ends, strict=True)]
+    return Container(header, streams, pictures.to_chunks(picture), layers).to_bytes()
 
 
-def decode(data: bytes | str | Path, *, model: Model | None = None, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
+def decode(
+    data: bytes | str | Path,
+    *,
+    model: Model | None = None,
+    max_pixels: int | None = MAX_PIXELS,
+    partial: bool = False,
+) -> Image.Image:
     """The picture of a .lichen file (its bytes or its path) as a PIL image: mode L, LA, RGB or RGBA.
 
     ICC profile, EXIF and XMP are in its `info`. model: needed only for files written with weights that do not ship.
-    max_pixels: the largest picture that is decoded, None for any.
+    max_pixels: the largest picture that is decoded, None for any. partial: take a progressive file that was cut short
+    too, and decode the layers of it that are whole, at least one.
 
     Raises NotLichenError for another format, DamagedError, VersionError for a newer one, WeightsError where the weights
     are missing, LimitError for too many pixels.
     """
-    return decode_picture(data, model=model, max_pixels=max_pixels).to_pil()
+    return decode_picture(data, model=model, max_pixels=max_pixels, partial=partial).to_pil()
 
 
 def decode_picture(
-    data: bytes | str | Path, *, model: Model | None = None, max_pixels: int | None = MAX_PIXELS
+    data: bytes | str | Path,
+    *,
+    model: Model | None = None,
+    max_pixels: int | None = MAX_PIXELS,
+    partial: bool = False,
 ) -> Picture:
     """As `decode`, as arrays."""
-    file = read(data)
+    file = read(data, partial)
     pictures.check_pixels(file.header.width, file.header.height, max_pixels)
     x_hat = reconstruct(file, model=model)
     levels = (x_hat.clamp(0, 1) * 255).round()
@@ -120,12 +134,15 @@ def reconstruct(file: Container, *, model: Model | None = None) -> Tensor:
         raise DamagedError(f"{len(file.tiles)} tiles and not the {len(boxes)} that its size asks for: get another copy")
     with torch.inference_mode():
         q = quality_tensor(header.quality)
+        if file.layers:
+            q = _quality_of_layers(file, model, q)
         y_hat: Tensor | None = None
         for group in _equal_shapes(boxes):
             coders = [Decoder(file.tiles[i]) for i in group]
             part = model.code(coders, None, q, boxes[group[0]].shape)
             for coder in coders:
-                coder.finish()
+                if not file.missing:
+                    coder.finish()
             if y_hat is None:
                 y_hat = part.new_zeros(1, h, w, part.shape[-1])
             for i, latents in zip(group, part, strict=True):
@@ -135,9 +152,17 @@ def reconstruct(file: Container, *, model: Model | None = None) -> Tensor:
     return x_hat[0]
 
 
-def read(data: bytes | str | Path) -> Container:
-    """The checked parts of a file, from its bytes or its path."""
-    return Container.from_bytes(data if isinstance(data, bytes) else container.read_bytes(Path(data)))
+def _quality_of_layers(file: Container, model: Model, quality: Tensor | None) -> Tensor | None:
+    """The quality whose files have the layers that this one has: its own, or less where it was cut short."""
+    there, whole = len(file.layers), model.layers(quality)
+    if there > whole or there + file.missing < whole:
+        raise DamagedError(f"{there} layers and not the {whole} that its quality asks for: get another copy")
+    return quality if there == whole else model.quality_of(there)
+
+
+def read(data: bytes | str | Path, partial: bool = False) -> Container:
+    """The checked parts of a file, from its bytes or its path; `partial` as for `decode`."""
+    return Container.from_bytes(data if isinstance(data, bytes) else container.read_bytes(Path(data)), partial)
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
@@ -207,10 +232,10 @@ def _equal_shapes(boxes: list[Box]) -> list[list[int]]:
     return [g[k : k + TILES_AT_ONCE] for g in by_shape.values() for k in range(0, len(g), TILES_AT_ONCE)]
 
 
-def describe(data: bytes | str | Path) -> dict[str, Any]:
+def describe(data: bytes | str | Path, partial: bool = False) -> dict[str, Any]:
     """What `lichen info` prints: header, parts with their sizes in bytes, and bits per pixel. Needs no weights."""
     raw = data if isinstance(data, bytes) else container.read_bytes(Path(data))
-    file = Container.from_bytes(raw)
+    file = Container.from_bytes(raw, partial)
     h = file.header
     try:
         name = find(h.model).name
@@ -224,7 +249,9 @@ def describe(data: bytes | str | Path) -> dict[str, Any]:
         "weights": h.weights.hex(),
         "quality": h.quality / QUALITY_UNITS if h.quality else None,
         "tiles": len(file.tiles),
+        "layers": len(file.layers),
+        "missing": file.missing,
         "bytes": len(raw),
         "bits_per_pixel": 8 * len(raw) / (h.width * h.height),
-        "parts": container.parts(raw),
+        "parts": container.parts(raw, partial),
     }

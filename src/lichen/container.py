@@ -1,6 +1,7 @@
 """The .lichen file: a signature, then chunks, each with its length and checksum, in the manner of PNG (RFC 2083).
 
     \\x89 L I C \\r \\n \\x1a \\n | HEAD | TILE ... TILE | ALPH? ICCP? EXIF? "XMP "?
+    \\x89 L I C \\r \\n \\x1a \\n | HEAD | ALPH? ICCP? EXIF? "XMP "? | LAYR ... LAYR        a progressive file
 
     chunk: type (4 ASCII bytes), length (LEB128), payload, CRC-32 of all three (big endian)
 
@@ -11,6 +12,7 @@ the input's length whatever its numbers claim, and nothing but a `LichenError` i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import stat
@@ -30,10 +32,9 @@ VERSION = 1
 MAX_SIDE = 2**24  # pixels, of the stored picture
 TILE_UNIT = 64  # pixels
 OPTIONAL = ("ALPH", "ICCP", "EXIF", "XMP ")
-"""Chunks that may follow the tiles, in the order in which they are written."""
+"""Chunks that may follow the tiles or precede the layers, in the order in which they are written."""
 
 _VARINT_BYTES = 5
-_SMALLEST_CHUNK = 4 + 1 + 4
 _ANOTHER_COPY = "the file is damaged, get another copy"
 
 Buffer = bytes | bytearray | memoryview
@@ -91,26 +92,43 @@ class Header:
 
 @dataclass
 class Container:
-    """A whole file: header, the tiles' coded bytes in raster order, and the optional chunks' payloads by type."""
+    """A whole file: header, the tiles' coded bytes in raster order, and the optional chunks' payloads by type.
+
+    A progressive file has layers: `layers[k][i]` is how many of tile i's bytes belong to the layers up to k. Read with
+    `partial=True`, a file that was cut short gives the layers that are whole, and as `missing` how many chunks are not.
+    """
 
     header: Header
     tiles: list[bytes]
     chunks: dict[str, bytes] = field(default_factory=dict)
+    layers: list[list[int]] = field(default_factory=list)
+    missing: int = 0
 
     def to_bytes(self) -> bytes:
-        """The file. ValueError where the tiles do not fit the header's sizes or a chunk's type is not in `OPTIONAL`."""
+        """The file.
+
+        ValueError where the tiles do not fit the header's sizes, the layers do not fit the tiles, a chunk's type is not
+        in `OPTIONAL`, or chunks are missing.
+        """
         rows, columns = self.header.grid
         if len(self.tiles) != rows * columns:
             raise ValueError(f"{len(self.tiles)} tiles for a grid of {rows}x{columns}")
+        if self.missing:
+            raise ValueError(f"{self.missing} chunks are missing: what is left of a file is no file")
         if unknown := self.chunks.keys() - set(OPTIONAL):
             raise ValueError(f"no chunk is called {', '.join(sorted(unknown))}")
         extra = [_chunk(t.encode(), self.chunks[t]) for t in OPTIONAL if t in self.chunks]
-        head = _chunk(b"HEAD", _head_payload(self.header, len(self.tiles) + len(extra)))
-        return b"".join([SIGNATURE, head, *(_chunk(b"TILE", tile) for tile in self.tiles), *extra])
+        if self.layers:
+            body = [*extra, *(_chunk(b"LAYR", payload) for payload in _layer_payloads(self.tiles, self.layers))]
+        else:
+            body = [*(_chunk(b"TILE", tile) for tile in self.tiles), *extra]
+        return b"".join([SIGNATURE, _chunk(b"HEAD", _head_payload(self.header, len(body))), *body])
 
     @classmethod
-    def from_bytes(cls, data: Buffer) -> Container:
+    def from_bytes(cls, data: Buffer, partial: bool = False) -> Container:
         """Read a whole file and check all of it.
+
+        partial: take a progressive file that ends early too, if at least one layer is whole.
 
         Raises NotLichenError for another format, VersionError for a file that needs a newer Lichen, DamagedError for
         everything else that no writer writes.
@@ -119,23 +137,34 @@ class Container:
         header, count, at = _read_head(view)
         rows, columns = header.grid
         tiles: list[bytes] = []
+        layers: list[list[bytes]] = []
         chunks: dict[str, bytes] = {}
-        for part in _read_chunks(view, count, at):
+        missing = count
+        for part in _read_chunks(view, count, at, partial):
+            missing -= 1
             if part.type == "TILE":
-                if chunks or len(tiles) == rows * columns:
+                if chunks or layers or len(tiles) == rows * columns:
                     raise DamagedError(f"a tile is where none belongs: {_ANOTHER_COPY}")
                 tiles.append(_payload(view, part))
+            elif part.type == "LAYR":
+                if tiles:
+                    raise DamagedError(f"a layer is where none belongs: {_ANOTHER_COPY}")
+                layers.append(_read_layer(view, part, rows * columns))
             elif part.type in OPTIONAL:
-                if len(tiles) != rows * columns or part.type in chunks:
+                if layers or len(tiles) not in (0, rows * columns) or part.type in chunks:
                     raise DamagedError(f"chunk {part.type.strip()} is where none belongs: {_ANOTHER_COPY}")
                 chunks[part.type] = _payload(view, part)
             elif part.type == "HEAD":
                 raise DamagedError(f"there is a second header: {_ANOTHER_COPY}")
             elif part.type[0].isupper():
                 raise VersionError(f"the file has a part called {part.type} that needs a newer Lichen: upgrade lichen")
-        if len(tiles) != rows * columns:
+        if not layers and len(tiles) != rows * columns:
             raise DamagedError(f"{len(tiles)} of {rows * columns} tiles are there: {_ANOTHER_COPY}")
-        return cls(header, tiles, chunks)
+        if not layers:
+            return cls(header, tiles, chunks)
+        of_tiles = list(zip(*layers, strict=True))
+        ends = zip(*(itertools.accumulate(map(len, pieces)) for pieces in of_tiles), strict=True)
+        return cls(header, [b"".join(pieces) for pieces in of_tiles], chunks, [list(e) for e in ends], missing)
 
 
 class Part(NamedTuple):
@@ -146,11 +175,11 @@ class Part(NamedTuple):
     length: int
 
 
-def parts(data: Buffer) -> list[Part]:
+def parts(data: Buffer, partial: bool = False) -> list[Part]:
     """All chunks of a file, header first, unknown ones too; checked as by `Container.from_bytes`, but not counted."""
     view = memoryview(data).toreadonly().cast("B")
     _, count, at = _read_head(view)
-    return [_read_chunk(view, len(SIGNATURE))[0], *_read_chunks(view, count, at)]
+    return [_read_chunk(view, len(SIGNATURE))[0], *_read_chunks(view, count, at, partial)]
 
 
 def header_only(data: Buffer) -> Header:
@@ -199,18 +228,31 @@ def _head_payload(header: Header, count: int) -> bytes:
     )
 
 
+def _layer_payloads(tiles: list[bytes], layers: list[list[int]]) -> Iterator[bytes]:
+    """A layer's piece of every tile, after the lengths of all these pieces but the last."""
+    before = [0] * len(tiles)
+    for ends in layers:
+        if len(ends) != len(tiles) or any(a > b for a, b in zip(before, ends, strict=True)):
+            raise ValueError("layers end where they begin or later, once in every tile")
+        pieces = [tile[a:b] for tile, a, b in zip(tiles, before, ends, strict=True)]
+        yield b"".join([*(_varint(len(piece)) for piece in pieces[:-1]), *pieces])
+        before = ends
+    if before != [len(tile) for tile in tiles]:
+        raise ValueError("the last layer does not end where the tiles do")
+
+
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 class _Cursor:
-    """Takes bytes and numbers off the front of a buffer; DamagedError where it ends first."""
+    """Takes bytes and numbers off the front of a buffer; EOFError where it ends first."""
 
     def __init__(self, view: memoryview, at: int) -> None:
         self.view, self.at = view, at
 
     def take(self, n: int) -> bytes:
         if n > len(self.view) - self.at:
-            raise DamagedError(f"the data ends too early: {_ANOTHER_COPY}")
+            raise EOFError
         self.at += n
         return bytes(self.view[self.at - n : self.at])
 
@@ -243,13 +285,13 @@ def _check_signature(view: memoryview) -> None:
 
 
 def _read_chunk(view: memoryview, at: int) -> tuple[Part, int]:
-    """The chunk at `at`, its checksum verified, and where the next begins."""
+    """The chunk at `at`, its checksum verified, and where the next begins. EOFError where the data ends within it."""
     cursor = _Cursor(view, at)
     kind = cursor.take(4)
     length = cursor.varint()
     offset = cursor.at
     if length > len(view) - offset - 4:
-        raise DamagedError(f"the data ends too early: {_ANOTHER_COPY}")
+        raise EOFError
     cursor.at += length
     if struct.unpack(">I", cursor.take(4))[0] != zlib.crc32(view[at : offset + length]):
         raise DamagedError(f"a checksum does not match: {_ANOTHER_COPY}")
@@ -261,6 +303,13 @@ def _read_chunk(view: memoryview, at: int) -> tuple[Part, int]:
 def _read_head(view: memoryview) -> tuple[Header, int, int]:
     """The header, the number of chunks that follow it, and where the first of them begins."""
     _check_signature(view)
+    try:
+        return _head_at(view)
+    except EOFError:
+        raise DamagedError(f"the data ends too early: {_ANOTHER_COPY}") from None
+
+
+def _head_at(view: memoryview) -> tuple[Header, int, int]:
     part, after = _read_chunk(view, len(SIGNATURE))
     if part.type != "HEAD":
         raise DamagedError(f"the header is not at the front: {_ANOTHER_COPY}")
@@ -287,15 +336,36 @@ def _read_head(view: memoryview) -> tuple[Header, int, int]:
     return header, count, after
 
 
-def _read_chunks(view: memoryview, count: int, at: int) -> Iterator[Part]:
-    """The `count` chunks from `at`, which must reach to the end of the data."""
-    if count * _SMALLEST_CHUNK > len(view) - at:
-        raise DamagedError(f"the data ends too early: {_ANOTHER_COPY}")
+def _read_chunks(view: memoryview, count: int, at: int, partial: bool) -> Iterator[Part]:
+    """The `count` chunks from `at`, which must reach to the end of the data; with `partial` those that are whole."""
+    layers = 0
     for _ in range(count):
-        part, at = _read_chunk(view, at)
+        try:
+            part, at = _read_chunk(view, at)
+        except EOFError:
+            if not layers:
+                raise DamagedError(f"the data ends too early: {_ANOTHER_COPY}") from None
+            if partial:
+                return
+            raise DamagedError(
+                f"the data ends too early, after {layers} whole layer{'s' * (layers > 1)}: get another copy, or decode "
+                "what is there (--partial)"
+            ) from None
+        layers += part.type == "LAYR"
         yield part
     if at != len(view):
         raise DamagedError(f"{len(view) - at} bytes follow the end of the file: {_ANOTHER_COPY}")
+
+
+def _read_layer(view: memoryview, part: Part, tiles: int) -> list[bytes]:
+    """A layer's pieces, one a tile."""
+    cursor = _Cursor(view[: part.offset + part.length], part.offset)
+    try:
+        lengths = [cursor.varint() for _ in range(tiles - 1)]  # a claim of too many ends with the payload
+        pieces = [cursor.take(n) for n in lengths]
+    except EOFError:
+        raise DamagedError(f"a layer ends too early: {_ANOTHER_COPY}") from None
+    return [*pieces, cursor.take(len(cursor.view) - cursor.at)]
 
 
 def _payload(view: memoryview, part: Part) -> bytes:

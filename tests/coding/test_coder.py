@@ -54,6 +54,56 @@ def test_nothing_is_clipped_silently() -> None:
             code_batch("y", [Encoder()], tables(), index, torch.tensor([[0.0, value]], dtype=torch.float64))
 
 
+def test_layers_are_prefixes_of_the_same_stream() -> None:
+    index, values = latents()
+    batches = list(zip(np.array_split(index, 9), np.array_split(values, 9), strict=True))
+    layered, plain = Encoder(), Encoder()
+    for k, (i, v) in enumerate(batches):
+        for encoder in (layered, plain):
+            encoder.code("y", tables(), i, v)
+        if k % 3 == 2:
+            layered.end_layer()
+    data = layered.finish()
+    assert data == plain.finish()
+    assert plain.ends == []
+    assert len(layered.ends) == 3
+    assert layered.ends[-1] == len(data)
+    for n, end in enumerate(layered.ends, 1):
+        decoder = Decoder(data[:end])
+        for i, v in batches[: 3 * n]:
+            assert np.array_equal(decoder.code("y", tables(), i), v)
+        decoder.end_layer()
+    with pytest.raises((DamagedError, AssertionError)):  # two words fewer are too few
+        short = Decoder(data[: layered.ends[0] - 8])
+        for i, v in batches[:3]:
+            assert np.array_equal(short.code("y", tables(), i), v)
+
+
+def test_layers_of_any_length_are_prefixes() -> None:
+    index, values = latents()
+    pieces = np.random.default_rng(1).integers(0, 12, 150)
+    encoder, at = Encoder(), [slice(end - n, end) for n, end in zip(pieces, np.cumsum(pieces), strict=True)]
+    for piece in at:
+        encoder.code("y", tables(), index[piece], values[piece])
+        encoder.end_layer()
+    data = encoder.finish()
+    for n, end in enumerate(encoder.ends, 1):
+        decoder = Decoder(data[:end])
+        for piece in at[:n]:
+            assert np.array_equal(decoder.code("y", tables(), index[piece]), values[piece])
+
+
+def test_layers_may_be_empty() -> None:
+    encoder = Encoder()
+    encoder.end_layer()
+    encoder.code("y", tables(), np.zeros(3, np.uint16), np.zeros(3, np.int32))
+    encoder.end_layer()
+    encoder.end_layer()
+    data = encoder.finish()
+    assert encoder.ends[0] <= encoder.ends[1] <= encoder.ends[2] == len(data)
+    assert Decoder(data[: encoder.ends[1]]).code("y", tables(), np.zeros(3, np.uint16)).tolist() == [0, 0, 0]
+
+
 def test_an_empty_batch() -> None:
     encoder = Encoder()
     encoder.code("y", tables(), np.zeros(0, np.uint16), np.zeros(0, np.int32))

@@ -1,5 +1,6 @@
 import hashlib
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -22,6 +23,27 @@ def test_exp_log_and_normal_cdf_give_these_very_bits() -> None:
     x = np.linspace(-9, 9, 10007)
     bits = b"".join(f.astype("<f8").tobytes() for f in (exact.exp(x), exact.log(x * x + 1e-3), exact.normal_cdf(x)))
     assert hashlib.sha256(bits).hexdigest()[:16] == "d0f783a8cd3880fa"
+
+
+def test_tanh_and_sigmoid() -> None:
+    x = np.linspace(-30, 30, 2001)
+    assert np.allclose(exact.tanh(x), np.tanh(x), rtol=0, atol=3e-16)
+    assert np.allclose(exact.sigmoid(x), 1 / (1 + np.exp(-x)), rtol=1e-15, atol=0)
+    assert exact.tanh(np.array([-1e3, 0.0, 1e3])).tolist() == [-1, 0, 1]
+    assert exact.sigmoid(np.array([0.0, 1e3])).tolist() == [0.5, 1]
+    bits = b"".join(f.astype("<f8").tobytes() for f in (exact.tanh(x), exact.sigmoid(x)))
+    assert hashlib.sha256(bits).hexdigest()[:16] == "baa572662d9aa26b"
+
+
+@pytest.mark.parametrize(("module", "function"), [(nn.Tanh(), exact.tanh), (nn.Sigmoid(), exact.sigmoid)])
+def test_frozen_they_are_looked_up(module: nn.Module, function: Callable[[exact.Array], exact.Array]) -> None:
+    frozen = exact.freeze(nn.Sequential(module))
+    x = torch.cat([grid(4000, scale=4.0), torch.tensor([0.0, -5.0, 5.0, 10.0, -10.0, -8192.0, 8192.0])])
+    expected = exact.snap(torch.from_numpy(function(x.numpy())))
+    assert torch.equal(frozen(x.double()), expected)
+    assert torch.equal(frozen(x.double()[:12].view(3, 2, 2)).flatten(), expected[:12])
+    assert torch.equal(frozen(x.double() + 2.0**-14), expected)  # the argument is rounded, too
+    assert frozen(torch.tensor([1e300, -math.inf], dtype=torch.float64)).tolist() == expected[[-1, -2]].tolist()
 
 
 def grid(*shape: int, bits: int = exact.ACTIVATION_BITS, scale: float = 1.0, seed: int = 0) -> torch.Tensor:

@@ -167,3 +167,18 @@ def test_median_is_on_the_grid_when_frozen() -> None:
     density.update_median()
     median = freeze(torch.nn.Sequential(density))[0].median
     assert torch.equal(median, snap(median))
+
+
+def test_moments_are_those_of_the_likelihoods() -> None:
+    torch.manual_seed(0)
+    density = DeepFactorized(3, init_scale=1.0).eval()
+    density.update_median()
+    steps = torch.arange(-60, 61.0)
+    values = density.median + steps[:, None]
+    p = density.likelihood(values[None, None])[0, 0]
+    expected = ((p * values**2).sum(0) / p.sum(0) - ((p * values).sum(0) / p.sum(0)) ** 2).sqrt()
+    mean, deviation = density.moments(60)
+    assert mean.shape == deviation.shape == (1, 1, 1, 3)
+    assert torch.allclose(deviation[0, 0, 0], expected, rtol=1e-2)
+    _, wider = density.moments(240, torch.full((1, 1, 1, 3), 4.0))
+    assert torch.allclose(wider, 4 * deviation, rtol=0.05)

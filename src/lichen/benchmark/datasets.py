@@ -5,7 +5,9 @@ Test sets are for measuring alone; nothing is ever trained or tuned on them.
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,27 +34,90 @@ class Dataset:
     name: str
     title: str
     page: str  # where to get it
-    files: tuple[str, ...]
+    number: int | None  # of pictures; None where we do not know it for sure
+    size: str  # of the pictures, in words
+    pattern: str  # of the files' names, as a glob
+    sums: tuple[str, ...] = ()  # "NAME:first 8 bytes of its SHA-256 in hex", where known
 
+
+_KODAK_SUMS = """
+    a56e27cbf5f843c0 4f4b74a79237e311 e25ca1ff2f0c0cb5 e3b946107c5d3441 10349e963c5c813d
+    363510303b715d4c b77d3f006f42414b ba23983c76b4832e 6a4361c2fc194feb 9dfb70f5867c29ff
+    7936814b58b5387f d78c37c2f04f2376 bc34a3ce58dea09d 55a94550ff18f324 7538cbb80cb91036
+    a89c7268ccd4718b 37afcc89fbdcb76d 1a9258c365988961 b7450b264b1b0a41 3b46c71e3b92a563
+    ac958597c82073f6 1cee58eb1f2d9c7e e3111a2fd4da24af 1071c68372cc5a01
+"""
 
 DATASETS = {
     d.name: d
     for d in (
         Dataset(
             "kodak",
-            "the Kodak lossless true colour suite, 24 pictures of 768x512 or 512x768",
+            "the Kodak lossless true colour suite",
             "https://r0k.us/graphics/kodak/",
-            tuple(f"kodim{i:02}.png" for i in range(1, 25)),
+            24,
+            "768x512 or 512x768",
+            "kodim[0-2][0-9].png",
+            tuple(f"kodim{i:02}.png:{s}" for i, s in enumerate(_KODAK_SUMS.split(), 1)),
+        ),
+        Dataset(
+            "tecnick",
+            "Tecnick TESTIMAGES, SAMPLING, RGB, original size, 8 bits",
+            "https://testimages.org/sampling/",
+            40,
+            "1200x1200",
+            "*.png",
+        ),
+        Dataset(
+            "clic2019-professional",
+            "CLIC 2019 professional, validation",
+            "https://clic.compression.cc/",
+            41,
+            "up to 2048 pixels a side",
+            "*.png",
+        ),
+        Dataset(
+            "clic2019-mobile",
+            "CLIC 2019 mobile, validation",
+            "https://clic.compression.cc/",
+            61,
+            "up to 2048 pixels a side",
+            "*.png",
+        ),
+        Dataset(
+            "clic2020-professional",
+            "CLIC 2020 professional, test",
+            "https://clic.compression.cc/",
+            250,
+            "up to 2048 pixels a side",
+            "*.png",
+        ),
+        Dataset(
+            "clic2020-mobile",
+            "CLIC 2020 mobile, test",
+            "https://clic.compression.cc/",
+            178,
+            "up to 2048 pixels a side",
+            "*.png",
+        ),
+        Dataset(
+            "liu4k",
+            "LIU4K, test",
+            "https://structpku.github.io/LIU4K_Dataset/LIU4K_v2.html",
+            None,
+            "3840x2160 and near it",
+            "*.png",
         ),
     )
 }
+"""By name. CLIC's numbers of files are those that publications give; its page has moved more than once."""
 
 
 def find(name: str, data: str | Path | None = None) -> list[Path]:
-    """The files of a known set, in its order.
+    """The files of a known set, sorted by name.
 
     data: the folder that has the pictures, or a folder NAME of them; by default what the environment's LICHEN_DATA
-    says. DataError, with what to do, where a file is missing or the set is not known.
+    says. DataError, with what to do, where files are missing or the set is not known.
     """
     if name not in DATASETS:
         raise DataError(
@@ -60,19 +125,28 @@ def find(name: str, data: str | Path | None = None) -> list[Path]:
         )
     dataset = DATASETS[name]
     root = data or os.environ.get(VARIABLE)
-    get_it = f"get {dataset.title}, from {dataset.page}"
+    get_it = f"get {dataset.title}, {dataset.number or 'all'} pictures of {dataset.size}, from {dataset.page}"
     if not root:
         raise DataError(f"nobody says where {name} is: {get_it}, and give its folder or set {VARIABLE} to it")
     folders = [Path(root) / name, Path(root)]
+    if dataset.pattern == "*.png" and Path(root).name != name:
+        folders.pop()  # any folder of pictures would do
     for folder in folders:
-        files = [folder / f for f in dataset.files]
-        missing = [f.name for f in files if not f.is_file()]
-        if not missing:
+        files = sorted(folder.glob(dataset.pattern))
+        if files and dataset.number in (None, len(files)):
             return files
-        if len(missing) < len(files):
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise DataError(f"{folder} lacks {', '.join(missing[:3])}{more}: {get_it}, and put them there")
-    raise DataError(f"{name} is not in {root}: {get_it}, and put {dataset.files[0]} and the others into {folders[0]}")
+        if files:
+            raise DataError(
+                f"{folder} has {len(files)} of {dataset.number} pictures {dataset.pattern}: {get_it}, "
+                "and put all of them there"
+            )
+    raise DataError(f"{name} is not in {root}: {get_it}, and put the pictures {dataset.pattern} into {folders[0]}")
+
+
+def others(name: str, files: Iterable[Path]) -> list[Path]:
+    """Those of a known set's files that are not the ones we know; empty where nothing is known of them."""
+    sums = dict(pair.split(":") for pair in DATASETS[name].sums)
+    return [f for f in files if f.name in sums and hashlib.sha256(f.read_bytes()).hexdigest()[:16] != sums[f.name]]
 
 
 def folder(path: str | Path) -> list[Path]:

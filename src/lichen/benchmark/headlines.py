@@ -1,14 +1,22 @@
-"""The headline figures of a paper, computed again from its published points: python -m lichen.benchmark.headlines
+"""The headline figures of a paper, computed again from its published points.
+
+    python -m lichen.benchmark.headlines [STORE]
 
 D. Minnen, J. Balle, G. Toderici, "Joint autoregressive and hierarchical priors for learned image compression", NeurIPS
 2018, gives five in its abstract: files 8.4 % smaller than BPG's, 15.8 % than those of the best learned codec before it,
 59.8 % than JPEG's, and more than 35 % than WebP's and JPEG 2000's. It does not say over which range of rates.
+
+With a store of `lichen bench`, beside them what Lichen's own weights save, measured on the same pictures.
 """
 
 from __future__ import annotations
 
-from lichen.benchmark.bd import bd_rate
+import sys
+from collections.abc import Sequence
+
+from lichen.benchmark.bd import CurveError, bd_rate
 from lichen.benchmark.published import curve
+from lichen.benchmark.report import PUBLISHED, Study
 
 TEST = "joint-neurips18-mse"
 DATASET = "kodak"
@@ -45,5 +53,37 @@ def table() -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def markdown(study: Study | None = None) -> str:
+    """The same as a Markdown table, all points, with a column for each of Lichen's codecs that `study` measured."""
+    own = [c for c in study.codecs if c.startswith("lichen")] if study else []
+    header = ["rate saved against", "the abstract", f"{TEST}, from published points", *(f"{c}, measured" for c in own)]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for anchor, claim in HEADLINES:
+        delta = bd_rate(curve(DATASET, TEST), curve(DATASET, anchor))
+        cells = [f"{anchor}{PUBLISHED}", f"{claim} %", f"{-delta.value:.1f} % ({delta.low:.1f} to {delta.high:.1f} dB)"]
+        cells += [_own(study, c, anchor) for c in own if study]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _own(study: Study, codec: str, anchor: str) -> str:
+    try:
+        d = study.compare(codec, anchor + PUBLISHED).rate
+    except CurveError:
+        return "-"
+    return f"{-d.value:.1f} % ({d.low:.1f} to {d.high:.1f} dB)"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the table; of a store's rows, all are taken to be of Kodak's pictures."""
     print(table())
+    if argv:
+        from lichen.benchmark.runner import Store
+
+        rows = [r for r in Store(argv[0]).rows.values() if r.image.startswith("kodim")]
+        print("\n" + markdown(Study(DATASET, rows)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

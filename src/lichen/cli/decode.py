@@ -16,6 +16,9 @@ def add_parser(commands: Any) -> None:
     p = commands.add_parser("decode", help=".lichen files to pictures", description="Decode .lichen files.")
     files.add_arguments(p, ".lichen files", "the picture to write, its format by its suffix (default: PNG)")
     p.add_argument("--model", default=None, metavar="NAME", help="refuse files that another model wrote")
+    p.add_argument(
+        "--partial", action="store_true", help="decode what there is of progressive files that were cut short, too"
+    )
     p.set_defaults(run=run)
 
 
@@ -31,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
         model = load(args.model, weights=args.weights)
 
     def work(source: str, target: str) -> bytes:
-        picture = decode_picture(sys.stdin.buffer.read() if source == "-" else Path(source), model=model)
+        data = sys.stdin.buffer.read() if source == "-" else Path(source)
+        picture = decode_picture(data, model=model, partial=args.partial)
         buffer = io.BytesIO()
         lost = picture.save(buffer, "PNG" if target == "-" else Path(target).suffix or target)
         if lost:

@@ -16,10 +16,19 @@ def add_parser(commands: Any) -> None:
     p = commands.add_parser("info", help="header and parts of .lichen files", description="Describe .lichen files.")
     p.add_argument("inputs", nargs="+", metavar="FILE", help=".lichen files; - reads standard input")
     p.add_argument("--json", action="store_true", help="one JSON object a file")
+    p.add_argument("--partial", action="store_true", help="describe progressive files that were cut short, too")
     p.set_defaults(run=run)
 
 
-NAMES = {"HEAD": "header", "TILE": "latents", "ALPH": "alpha", "ICCP": "ICC profile", "EXIF": "EXIF", "XMP ": "XMP"}
+NAMES = {
+    "HEAD": "header",
+    "TILE": "latents",
+    "LAYR": "latents",
+    "ALPH": "alpha",
+    "ICCP": "ICC profile",
+    "EXIF": "EXIF",
+    "XMP ": "XMP",
+}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
     for source in args.inputs:
         try:
-            d = describe(sys.stdin.buffer.read() if source == "-" else Path(source))
+            d = describe(sys.stdin.buffer.read() if source == "-" else Path(source), args.partial)
         except LichenError as e:
             print(f"lichen: {source}: {e}", file=sys.stderr)
             failed = 1
@@ -46,8 +55,18 @@ def run(args: argparse.Namespace) -> int:
         for kind, _, n in d["parts"]:
             sizes.setdefault(kind, []).append(n)
         for kind, list_ in sizes.items():
-            times = f" in {len(list_)} tiles" if kind == "TILE" and len(list_) > 1 else ""
+            times = f" in {d['tiles']} tiles" if kind in ("TILE", "LAYR") and d["tiles"] > 1 else ""
             print(f"  {NAMES.get(kind, kind):<12} {sum(list_):>12,} bytes{times}")
         rest = d["bytes"] - sum(sum(v) for v in sizes.values())
-        print(f"  {'framing':<12} {rest:>12,} bytes")
+        print(f"  {'incomplete' if d['missing'] else 'framing':<12} {rest:>12,} bytes")
+        for k, (end, bpp) in enumerate(layer_ends(d), 1):
+            print(f"  {f'layer {k}':<12} {end:>12,} bytes of the file, {bpp:.4f} bpp")
+        if d["missing"]:
+            print(f"  the file ends early: {d['missing']} parts are missing")
     return failed
+
+
+def layer_ends(d: dict[str, Any]) -> list[tuple[int, float]]:
+    """For each layer of a progressive file: how many bytes of the file a decoder needs, and that in bits per pixel."""
+    ends = [offset + n + 4 for kind, offset, n in d["parts"] if kind == "LAYR"]
+    return [(end, 8 * end / (d["width"] * d["height"])) for end in ends]

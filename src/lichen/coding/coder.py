@@ -40,6 +40,10 @@ class Coder(Protocol):
         """Integers that have a distribution each: frequencies (n, L) of 0..L-1, whole and at least 1, sums 2^24."""
         ...
 
+    def end_layer(self) -> None:
+        """What was coded up to here is of use without what follows."""
+        ...
+
 
 def _by_key(key: Indices) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]]]:
     """The order (n,) that sorts symbols by key, and the runs (key, start, end) of equal keys in it."""
@@ -72,11 +76,14 @@ def _ints(*values: int) -> npt.NDArray[np.int32]:
 class Encoder:
     """Writes integers to a range coder (Martin 1979; constriction's `RangeEncoder`, words of 32 bits).
 
-    `code` only takes note; `finish` writes everything at once.
+    `code` only takes note; `finish` writes everything at once. After it, `ends` tells for every layer with how many
+    bytes of the stream a decoder can read that far.
     """
 
     def __init__(self) -> None:
         self._batches: list[tuple[Any, Indices, Integers]] = []
+        self._marks: list[int] = []  # batches before the end of each layer
+        self.ends: list[int] = []
 
     def code(self, part: str, tables: Tables, index: Indices, values: Integers | None) -> Integers:
         """Write the values, of magnitudes up to `VALUE_MAX`."""
@@ -91,20 +98,31 @@ class Encoder:
             self._batches.append((frequencies.astype(np.float32), np.empty(0, np.uint16), values))  # 24 bits: exact
         return values
 
+    def end_layer(self) -> None:
+        """Take note of where a layer ends."""
+        self._marks.append(len(self._batches))
+
     def finish(self) -> bytes:
         """All that was written: words of 32 bits, little endian."""
         import constriction
 
         self._coder = constriction.stream.queue.RangeEncoder()
         start = 0
-        while start < len(self._batches):
-            tables, end = self._batches[start][0], start + 1
-            limit = min(len(self._batches), start + KEYS // len(tables))
-            while end < limit and self._batches[end][0] is tables:
-                end += 1
-            self._write(tables, self._batches[start:end])
-            start = end
-        return bytes(self._coder.get_compressed().astype("<u4").tobytes())
+        words = []
+        for mark in [*self._marks, len(self._batches)]:
+            while start < mark:
+                tables, end = self._batches[start][0], start + 1
+                limit = min(mark, start + KEYS // len(tables))
+                while end < limit and self._batches[end][0] is tables:
+                    end += 1
+                self._write(tables, self._batches[start:end])
+                start = end
+            words.append(self._coder.pos()[0] + 2)  # a decoder looks two words ahead
+        data = bytes(self._coder.get_compressed().astype("<u4").tobytes())
+        self.ends = [min(4 * n, len(data)) for n in words[:-1]]
+        if self.ends and self._marks[-1] == len(self._batches):
+            self.ends[-1] = len(data)
+        return data
 
     def _write(self, tables: Any, batches: list[tuple[Any, Indices, Integers]]) -> None:
         """Batches of the same tables: one sort by (batch, table) for all of them. Or one batch of `code_each`."""
@@ -165,6 +183,9 @@ class Decoder:
         except (AssertionError, ValueError) as e:
             raise DamagedError("the coded latents make no sense: the file is damaged, get another copy") from e
 
+    def end_layer(self) -> None:
+        """Nothing to do."""
+
     def _read(self, tables: Tables, index: Indices) -> Integers:
         if not len(index):
             return np.empty(0, np.int32)
@@ -217,6 +238,9 @@ class Meter:
         bits = PRECISION * len(values) - float(np.log2(frequencies[np.arange(len(values)), values]).sum())
         self.bits[part] = self.bits.get(part, 0.0) + bits
         return values
+
+    def end_layer(self) -> None:
+        """Nothing to do."""
 
 
 def code_batch(part: str, coders: Sequence[Coder], tables: Tables, index: Tensor, values: Tensor | None) -> Tensor:

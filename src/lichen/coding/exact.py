@@ -11,12 +11,14 @@ relatives, which IEEE leaves open, are rebuilt here from these operations.
 
 A network is written once, of ordinary float modules. `freeze` turns a copy of it into exact arithmetic by replacing
 each module with its exact twin; what the modules are strung together with must be exact already (indexing, reshaping,
-concatenation, abs, a single + - * or / an element).
+concatenation, abs, a single + - * or / an element). `nn.Tanh` and `nn.Sigmoid` become look-ups.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 import numpy as np
@@ -91,6 +93,18 @@ def normal_cdf(x: Array) -> Array:
     return np.clip(0.5 + density * total, 0.0, 1.0)
 
 
+def tanh(x: Array) -> Array:
+    """Hyperbolic tangent elementwise, float64: the same bits on every machine."""
+    e = exp(-2.0 * np.abs(x))
+    return np.copysign((1.0 - e) / (1.0 + e), x)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x) elementwise, float64: the same bits on every machine."""
+    e = exp(-np.abs(x))
+    return np.where(np.asarray(x) < 0, e, 1.0) / (1.0 + e)
+
+
 # ---- Modules that mark a place, and their exact twins ----------------------------------------------------------------
 
 
@@ -132,6 +146,32 @@ class ExactExp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Any shape, float64."""
         return torch.from_numpy(exp(x.cpu().numpy())).to(x.device)
+
+
+class ExactLookUp(nn.Module):
+    """A bounded function by look-up: the argument is rounded to the grid, and so is the value.
+
+    Beyond +-reach (a whole number) the function has to be constant to the grid's precision.
+    """
+
+    table: Tensor
+
+    def __init__(self, function: Callable[[Array], Array], reach: int) -> None:
+        super().__init__()
+        self.reach = float(reach)
+        self.register_buffer("table", _table(function, reach), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, float64."""
+        at = (x.clamp(-self.reach, self.reach) + self.reach).mul_(2.0**ACTIVATION_BITS).round_()
+        return self.table.take(at.long())
+
+
+@functools.cache
+def _table(function: Callable[[Array], Array], reach: int) -> Tensor:
+    unit = 2.0**ACTIVATION_BITS
+    x = np.arange(-reach * unit, reach * unit + 1) / unit
+    return torch.from_numpy(np.rint(function(x) * unit) / unit)
 
 
 class ExactLinear(nn.Module):
@@ -230,6 +270,10 @@ def _twin(module: nn.Module) -> nn.Module | None:
             return ExactConvTranspose2d(module)
         case nn.Conv2d():
             return ExactConv2d(module)
+        case nn.Tanh():
+            return ExactLookUp(tanh, 5)  # 1 - tanh(5) and sigmoid(-10) are below half a unit of the grid
+        case nn.Sigmoid():
+            return ExactLookUp(sigmoid, 10)
     return None  # elementwise modules such as LeakyReLU are exact as they are
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lichen.errors import WeightsError
-from lichen.models import balle2018, compressai, hu2020, lee2019, light, mentzer2018, minnen2018
+from lichen.models import balle2018, compressai, hu2020, lee2019, light, mentzer2018, minnen2018, toderici2017
 from lichen.models.base import Model, Preset
 
 
@@ -123,6 +123,14 @@ for _entry in (
         mentzer2018.PRESETS,
         "learned symbols, importance map, 3-D context model; trained for MS-SSIM",
         "Mentzer, Agustsson, Tschannen, Timofte, Van Gool, CVPR 2018",
+    ),
+    Entry(
+        "toderici2017",
+        11,
+        toderici2017.Toderici2017,
+        toderici2017.PRESETS,
+        "progressive recurrent codec: a file is of use after any iteration",
+        "Toderici, Vincent, Johnston, Hwang, Minnen, Shor, Covell, CVPR 2017",
     ),
     Entry(
         "balle2018-factorized",

@@ -63,6 +63,14 @@ class Model(nn.Module):
         """What lmbda a quality (B,) stands for; models of variable rate alone."""
         raise NotImplementedError
 
+    def layers(self, quality: Tensor | None) -> int:
+        """How many layers a file of this quality (1,) has; 0 where a file is of use as a whole alone."""
+        return 0
+
+    def quality_of(self, layers: int) -> Tensor:
+        """The quality (1,) whose files have so many layers; models that have some alone."""
+        raise NotImplementedError
+
     def start_from(self, crops: Tensor) -> None:
         """Set the weights from training crops (B, 3, 64, 64) in 0..1 before the first step, where a model can."""
 

@@ -134,6 +134,16 @@ class CoarseToFinePrior(nn.Module):
         assert found.psi1 is not None
         return joined(found.y_hat, found.psi2, found.psi1), found.bits
 
+    def look(self, y: Tensor, y_hat: Tensor, level: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """mu, sigma of y (B, h, w, M), and the rounded {"z2", "z1"}, in the float arithmetic of training."""
+        h, w = y.shape[1:3]
+        z2, z1 = self.hyper_analysis(y)
+        z1_hat, _ = self.z1_prior(z1)
+        mu2, _ = self.predict2(self.h_s1(z1_hat)[:, : z2.shape[1], : z2.shape[2]])
+        z2_hat = mu2 + torch.round(z2 - mu2)
+        mu, sigma = self.predict(self.h_s2(z2_hat)[:, :h, :w])
+        return mu, sigma.clamp_min(gaussian.SIGMA_MIN), {"z2": z2_hat, "z1": z1_hat}
+
     def frozen(self) -> Self:
         """A copy whose `code` is exact. The hyper analyses, which only the encoder runs, stay as they are."""
         others = copy.copy(self)

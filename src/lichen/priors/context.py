@@ -22,9 +22,9 @@ KERNEL = 5
 SLOPE = 3
 
 
-def causal_taps(slope: int = SLOPE) -> list[tuple[int, int]]:
-    """(row, column) offsets, in raster order, of the positions of a 5x5 window that lie on earlier fronts."""
-    r = KERNEL // 2
+def causal_taps(slope: int = SLOPE, kernel: int = KERNEL) -> list[tuple[int, int]]:
+    """(row, column) offsets, in raster order, of the positions of a square window that lie on earlier fronts."""
+    r = kernel // 2
     before = [(i, j) for i in range(-r, 1) for j in range(-r, r + 1) if (i, j) < (0, 0)]
     return [(i, j) for i, j in before if slope * i + j < 0]
 

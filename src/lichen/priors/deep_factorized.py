@@ -107,6 +107,16 @@ class DeepFactorized(nn.Module):
         bits = -torch.log2(lower_bound(self.likelihood(noisy.float(), gain), LIKELIHOOD_MIN))
         return z_hat, bits.flatten(1).sum(1)
 
+    def moments(self, reach: int, gain: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (1, 1, 1, C) of z_hat, from the integers up to `reach` from the median."""
+        median = self.median if gain is None else (self.median * gain).flatten()
+        steps = torch.arange(-reach, reach + 1, dtype=median.dtype, device=median.device)
+        values = (median + steps[:, None])[None, None]  # (1, 1, n, C)
+        p = self.likelihood(values, gain)
+        p = p / p.sum(2, keepdim=True)
+        mean = (p * values).sum(2, keepdim=True)
+        return mean, (p * (values - mean) ** 2).sum(2, keepdim=True).sqrt()
+
     def exact(self) -> nn.Module:
         """The twin that codes."""
         return ExactDeepFactorized(self)
@@ -169,6 +179,11 @@ class FactorizedPrior(nn.Module):
         y_hat, bits = self.y_prior(y, gain=None if level is None else level[0])
         return y_hat, {"y": bits}
 
+    def look(self, y: Tensor, y_hat: Tensor, level: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Mean and deviation of each channel's density, at all positions (B, h, w, M); there are no hyper-latents."""
+        mean, deviation = self.y_prior.moments(int(y_hat.abs().max()) + 32, None if level is None else level[0])
+        return mean.expand_as(y_hat), deviation.clamp_min(1e-3).expand_as(y_hat), {}
+
     def frozen(self) -> Self:
         """A copy whose `code` is exact."""
         return exact.freeze(self)
@@ -195,8 +210,8 @@ def logits_exact(density: DeepFactorized, v: Array) -> Array:
                 row = row + w[:, i, j : j + 1] * h[j]
             rows.append(row + b[:, i])
         if k < len(density.factors):
-            a = _tanh(_numpy(density.factors[k]))
-            rows = [row + a[:, i] * _tanh(row) for i, row in enumerate(rows)]
+            a = exact.tanh(_numpy(density.factors[k]))
+            rows = [row + a[:, i] * exact.tanh(row) for i, row in enumerate(rows)]
         h = rows
     return h[0]
 
@@ -238,8 +253,3 @@ def _softplus(x: Array) -> Array:
     u = 1.0 + e
     log1p = np.where(u == 1.0, e, exact.log(u) * (e / np.where(u == 1.0, 1.0, u - 1.0)))
     return np.maximum(x, 0.0) + log1p
-
-
-def _tanh(x: Array) -> Array:
-    e = exact.exp(-2.0 * np.abs(x))
-    return np.copysign((1.0 - e) / (1.0 + e), x)

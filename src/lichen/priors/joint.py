@@ -90,6 +90,16 @@ class JointPrior(nn.Module):
         bits["y"] = gaussian.bits(noisy - mu, sigma).flatten(1).sum(1)
         return y_hat, bits
 
+    def look(self, y: Tensor, y_hat: Tensor, level: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """mu, sigma (B, h, w, M) and the rounded hyper-latents {"z"}, in the float arithmetic of training."""
+        hyper: dict[str, Tensor] = {}
+        psi = None
+        if self.h_a is not None:
+            hyper["z"], _ = self.z_prior(self.h_a(_pad_to_multiple(y, 4), level), level)
+            psi = self.h_s(hyper["z"], level)[:, : y.shape[1], : y.shape[2]]
+        mu, sigma = self.parameters_of(psi, y_hat, level)
+        return mu, sigma.clamp_min(gaussian.SIGMA_MIN), hyper
+
     def frozen(self) -> Self:
         """A copy whose `condition` and `code` are exact. h_a, which only the encoder runs, stays as it is."""
         others = copy.copy(self)

@@ -1,0 +1,81 @@
+"""Fill the tables of docs/benchmark.md from a store of `lichen bench`.
+
+    lichen bench --dataset kodak --data DIR --codecs lichen,jpeg,webp,jpeg2000,avif,jpegxl,hevc,x265-444
+    lichen bench --dataset kodak --data DIR --codecs lichen,vvc --limit vvc-420=8
+    python scripts/benchmark_docs.py results/bench.jsonl
+
+A table stands between <!-- begin NAME --> and <!-- end NAME -->; the rest of the page is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from lichen.benchmark import headlines, report
+from lichen.benchmark.bd import CurveError
+from lichen.benchmark.report import PUBLISHED, Study
+from lichen.benchmark.runner import Row, Store
+
+CHECKS = (
+    ("jpeg-420", "jpeg-420"),
+    ("webp", "webp-tfc"),
+    ("jpeg2000", "jpeg2000-openjpeg"),
+    ("hevc-444", "bpg-444-x265"),
+    ("x265-444", "bpg-444-x265"),
+    ("x265-444", "hm"),
+)
+"""Measured here, and who published the same."""
+
+
+def latest(rows: list[Row]) -> list[Row]:
+    """Rows of each codec's last version alone."""
+    version = {r.codec: r.version for r in rows}
+    return [r for r in rows if r.version == version[r.codec]]
+
+
+def checks(study: Study) -> str:
+    """How far a codec measured here is from the same one as published."""
+    lines = ["| measured here | published | BD-rate | over | BD-PSNR |", "|---|---|---|---|---|"]
+    for test, anchor in CHECKS:
+        if test not in study.codecs:
+            continue
+        try:
+            d = study.compare(test, anchor + PUBLISHED)
+        except CurveError as e:
+            lines.append(f"| {test} | {anchor} | - | {e} | - |")
+            continue
+        over = f"{d.rate.low:.1f} to {d.rate.high:.1f} dB"
+        lines.append(f"| {test} | {anchor} | {d.rate.value:+.1f} % | {over} | {d.quality.value:+.2f} dB |")
+    return "\n".join(lines)
+
+
+def fill(text: str, name: str, table: str) -> str:
+    found, n = re.subn(
+        rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S
+    )
+    if not n:
+        raise SystemExit(f"the page has no place for {name}")
+    return found
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("store", help="what `lichen bench --store` wrote")
+    p.add_argument("--page", default="docs/benchmark.md", help="the page to fill (default: %(default)s)")
+    args = p.parse_args()
+    rows = latest([r for r in Store(args.store).rows.values() if r.image.startswith("kodim")])
+    study = Study("kodak", rows)
+    text = Path(args.page).read_text(encoding="utf-8")
+    text = fill(text, "headlines", headlines.markdown(study))
+    text = fill(text, "checks", checks(study))
+    tables = report.markdown([study], ["jpeg-420", "bpg-444-x265" + PUBLISHED]).replace("## ", "### ", 1)
+    text = fill(text, "kodak", tables.rstrip())
+    Path(args.page).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""`lichen bench` from end to end on small pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from lichen.benchmark.runner import Store
+from lichen.cli import main
+
+
+@pytest.fixture
+def pictures(tmp_path, photo):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(photo[i * 100 : i * 100 + 170, :180]).save(folder / f"{i}.png")
+    return folder
+
+
+def bench(pictures, tmp_path, *options):
+    return main(
+        [
+            *("bench", "--dataset", str(pictures), "--store", str(tmp_path / "s.jsonl"), "--processes", "1"),
+            *("--timed", "1", "--repeats", "1", *options),
+        ]
+    )
+
+
+def test_measures_prints_and_writes(pictures, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    outputs = ["--report", str(tmp_path / "out.html"), "--markdown", str(tmp_path / "out.md")]
+    outputs += ["--figures", str(tmp_path / "figures"), "--pictures", "1"]
+    assert bench(pictures, tmp_path, "--codecs", "jpeg-420,webp,bpg-444", *outputs) == 0
+    said = capsys.readouterr()
+    assert "BD-rate against jpeg-420" in said.out and "webp" in said.out
+    assert "bpg-444 was not measured: bpg" in said.err
+    data = json.loads(re.search(r'id="data">(.*?)</script>', (tmp_path / "out.html").read_text(), re.S)[1])
+    assert data["sets"][0]["name"] == "mine" and data["sets"][0]["pictures"] == 3
+    assert any("bpg-444" in n for n in data["notes"])
+    assert data["viewer"][0]["versions"]
+    assert "| webp |" in (tmp_path / "out.md").read_text()
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir())[0] == "mine-ms-ssim.png"
+    rows = Store(tmp_path / "s.jsonl").rows
+    assert len(rows) == 3 * 2 * 8 and all(r.ms_ssim is not None for r in rows.values())
+    lines = (tmp_path / "s.jsonl").read_text()
+    assert bench(pictures, tmp_path, "--codecs", "jpeg-420,webp") == 0
+    assert (tmp_path / "s.jsonl").read_text() == lines  # nothing was measured again
+
+
+def test_lichen_and_weights_by_name(pictures, tmp_path, tiny_light, capsys):
+    from lichen.models import weights
+
+    path = tmp_path / "tiny.safetensors"
+    weights.save(tiny_light, path)
+    options = ["--codecs", "jpeg-420", "--weights", "tiny", str(path), "--every", "3", "--no-ms-ssim"]
+    assert bench(pictures, tmp_path, *options) == 0
+    assert {r.codec for r in Store(tmp_path / "s.jsonl").rows.values()} == {"jpeg-420", "tiny"}
+
+
+def test_limits(pictures, tmp_path):
+    assert bench(pictures, tmp_path, "--codecs", "jpeg-420,webp", "--limit", "webp=1", "--no-ms-ssim") == 0
+    rows = Store(tmp_path / "s.jsonl").rows.values()
+    assert len({r.image for r in rows if r.codec == "webp"}) == 1
+    assert len({r.image for r in rows if r.codec == "jpeg-420"}) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--codecs", "gif"], "no codec is called gif"),
+        (["--codec", "mine:enc"], "is no codec"),
+        (["--limit", "webp"], "CODEC=N"),
+        (["--weights", "name"], "names no file"),
+        (["--codecs", "bpg-444"], "no codec can run here"),
+    ],
+)
+def test_refusals_are_a_sentence(pictures, tmp_path, capsys, options, word):
+    assert bench(pictures, tmp_path, *options) == 1
+    assert word in capsys.readouterr().err
+
+
+def test_data_that_are_not_there(tmp_path, capsys):
+    assert main(["bench", "--dataset", "kodak", "--data", str(tmp_path)]) == 1
+    assert "https://" in capsys.readouterr().err
+
+
+def test_the_list(capsys):
+    assert main(["bench", "--list"]) == 0
+    said = capsys.readouterr().out
+    assert "jpeg-420" in said and "tecnick" in said
