@@ -54,8 +54,8 @@ def test_a_negative_is_pulled_out_of_there() -> None:
     x_hat = torch.cat([1 - x[:1], x[1:]]).requires_grad_()
     error = ms_ssim_error(x, x_hat)
     error.mean().backward()
-    assert abs(float(error[0]) - 1) < 0.01
-    assert abs(float(error[1])) < 1e-5
+    assert abs(error[0].item() - 1) < 0.01
+    assert abs(error[1].item()) < 1e-5
     wrong = 1 - 2 * x[0]
     assert x_hat.grad is not None
     torch.testing.assert_close(x_hat.grad[0], 2 * wrong / x.numel())

@@ -32,6 +32,7 @@ HOLD_OUT_EVERY = 10
 ANNOUNCED = 20e6  # pixels whose decoding takes long enough to say so
 
 Pixels = npt.NDArray[np.uint8]
+PIXEL = np.dtype("V3")
 
 
 class DataError(LichenError):
@@ -205,11 +206,14 @@ class Crops:
                     best, kept = detail, crop
             if side != size:
                 kept = np.asarray(Image.fromarray(kept).resize((size, size), Image.Resampling.LANCZOS))
+            pixels = kept.view(PIXEL)[..., 0]  # three bytes at once turn twice as fast
             if rng.random() < 0.5:
-                kept = kept[:, ::-1]
+                pixels = pixels[:, ::-1]
             if rng.random() < 0.5:
-                kept = kept.transpose(1, 0, 2)
-            out[k] = _harden(kept, rng) if hard_every and rng.random() < 1 / hard_every else kept
+                pixels = pixels.T
+            out[k].view(PIXEL)[..., 0] = pixels
+            if hard_every and rng.random() < 1 / hard_every:
+                out[k] = _harden(out[k], rng)
         return out
 
 

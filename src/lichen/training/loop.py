@@ -78,66 +78,40 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
     fabric, config = _start(config)
     cuda, rank, processes = fabric.device.type == "cuda", fabric.global_rank, fabric.world_size
     with Reporter(console, quiet=rank > 0) as report:
+        if cuda and processes == 1 and (gpus := torch.cuda.device_count()) > 1:
+            report.say(f"one of {gpus} GPUs is used: torchrun --standalone --nproc-per-node {gpus} -m lichen train ...")
         with fabric.rank_zero_first(local=True):
             pictures = load_pictures(config.data, Path(config.cache), config.crop, report.say)
 
-        # The network, its average and the optimizer, as they start or as they were left
-        at, running = At(), dict[str, float]()
         torch.manual_seed(step_seed(config.seed))
-        net = create(config.model, config.preset)
-        if state is None:
-            _begin(net, config, pictures)
-        else:
-            net.load_state_dict(state["model"])
-            at, running = At(state["step"], state["seconds"]), state.get("running", {})
-            if state.get("processes", processes) != processes:
-                report.say(
-                    f"this training ran in {state['processes']} processes of {config.batch} crops a step and goes on "
-                    f"in {processes}"
-                )
-        _channels_last(net)
-        average = Average(net, config.average)
-        weights = [p for p in net.parameters() if p.requires_grad]
-        bare: Any = torch.optim.AdamW(weights, config.lr, betas=config.betas, weight_decay=0.0, fused=True)
-        assert config.lmbda is not None
-        objective = TrainingLoss(net, config.objective, config.lmbda).train()
-        if config.compile:
-            net.compile()
-        model, opt = fabric.setup(objective, bare)
-        average.to(fabric.device)
+        training = Training(config, pictures if state is None else None)
+        net, at, running = training.net, training.at, training.running
+        objective = TrainingLoss(net, config.objective, training.lmbda).train()
+        model, opt = fabric.setup(objective, training.optimizer)
+        training.average.to(fabric.device)
         if state is not None:
-            average.load(state["average"])
-            _load_optimizer(bare, state["optimizer"])
+            training.load(state)
+            if state.get("processes", processes) != processes:
+                was = f"{state['processes']} processes of {config.batch} crops a step"
+                report.say(f"this training ran in {was} and goes on in {processes}")
+
         log = None
         if rank == 0:
+            for left_behind in out.glob(".lichen-*.part"):  # of a run that was killed while it wrote
+                left_behind.unlink(missing_ok=True)
             write_atomic(out / CONFIG_FILE, to_json(config).encode())
             log = Log(out, at)
 
-        def save() -> None:
-            state = {
-                "model": net.state_dict(),
-                "average": average.values,
-                "optimizer": bare.state_dict(),
-                "step": at.step,
-                "seconds": at.seconds,
-                "running": running,
-                "processes": processes,
-            }
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            write_atomic(out / CHECKPOINT_FILE, buffer.getbuffer())
-            save_weights(average.model(config), out / WEIGHTS_FILE)
-
         def check() -> None:
             assert log is not None
-            averaged = TrainingLoss(average.model(config), config.objective, objective.lmbda).to(fabric.device)
+            averaged = TrainingLoss(training.average.model(config), config.objective, training.lmbda).to(fabric.device)
             values, shown = validate(averaged, pictures, config, progress(config, at))
             log.write(at, "held-out", values)
             log.pictures(at, *shown)
             report.say(f"held-out at {describe(at, values)}")
 
         if rank == 0 and state is None:
-            save()
+            training.save(out, processes)
             check()
 
         sampler = Crops(pictures.training)
@@ -177,13 +151,13 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
                 if finished or (tick and stopped_or_paused):
                     break
                 if tick and rank == 0 and time.monotonic() - saved >= config.checkpoint_seconds:
-                    save()
+                    training.save(out, processes)
                     saved = time.monotonic()
                 if tick and rank == 0 and time.monotonic() - checked >= config.validate_seconds:
                     check()
                     checked = time.monotonic()
                 done = progress(config, at)
-                for group in bare.param_groups:
+                for group in training.optimizer.param_groups:
                     group["lr"] = config.lr * learning_rate(done, at.step, config)
 
                 x = to_floats(loader.next().to(fabric.device, non_blocking=True))
@@ -192,13 +166,13 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
                 torch.manual_seed(step_seed(config.seed, rank, at.step))
                 quality = None if quality is None else quality.to(fabric.device)
                 loss, bpp, x_hat = model(x, quality, lmbda.to(fabric.device), done)
-                bare.zero_grad(set_to_none=True)
+                opt.zero_grad(set_to_none=True)
                 fabric.backward(loss)
                 norm: Any = fabric.clip_gradients(model, opt, max_norm=config.clip, error_if_nonfinite=False)
                 at.step += 1
                 if math.isfinite(float(norm)):  # the same in all processes, so all do the step or leave it out
                     opt.step()
-                    average.update(net, at.step)
+                    training.average.update(net, at.step)
                     mse = squared_error(x_hat.detach(), x).mean().item()
                     now = {"loss": loss.item(), "bpp": bpp.mean().item(), "psnr": -10 * math.log10(max(mse, 1e-10))}
                     share = max(0.02, 1 / at.step)
@@ -213,7 +187,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
         if at.step % config.log_every and running and at.step > first:
             show(True)
         if log is not None:
-            save()
+            training.save(out, processes)
             if finished and log.last_held_out < at.step:
                 check()
             log.close()
@@ -323,6 +297,53 @@ class Average:
         averaged = create(config.model, config.preset)
         averaged.load_state_dict(self.values)
         return averaged
+
+
+class Training:
+    """What a checkpoint holds: a network, its average, its optimizer, and how far it is."""
+
+    def __init__(self, config: TrainConfig, pictures: Pictures | None) -> None:
+        """At its start where there are pictures; else about to be loaded."""
+        assert config.lmbda is not None
+        self.config, self.lmbda = config, config.lmbda
+        self.net = create(config.model, config.preset)
+        if pictures is not None:
+            _begin(self.net, config, pictures)
+        _channels_last(self.net)
+        if config.compile:
+            self.net.compile()
+        self.average = Average(self.net, config.average)
+        weights = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(weights, config.lr, betas=config.betas, weight_decay=0.0, fused=True)
+        self.at, self.running = At(), dict[str, float]()  # running means of loss, bpp, PSNR
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint, on whatever device it is now."""
+        self.net.load_state_dict(state["model"])
+        self.average.load(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for p, tensors in self.optimizer.state.items():
+            for k, v in tensors.items():
+                if v.shape == p.shape:  # laid out as its parameter is, which fused kernels rely on
+                    tensors[k] = torch.empty_like(p, dtype=v.dtype).detach().copy_(v)
+        self.at.step, self.at.seconds = state["step"], state["seconds"]
+        self.running.update(state.get("running", {}))
+
+    def save(self, out: Path, processes: int) -> None:
+        """Write checkpoint and weights, each whole or not at all."""
+        state = {
+            "model": self.net.state_dict(),
+            "average": self.average.values,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.at.step,
+            "seconds": self.at.seconds,
+            "running": self.running,
+            "processes": processes,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(out / CHECKPOINT_FILE, buffer.getbuffer())
+        save_weights(self.average.model(self.config), out / WEIGHTS_FILE)
 
 
 class Pace:
@@ -494,12 +515,3 @@ def _channels_last(net: nn.Module) -> None:
             _, channels, H, W = p.shape
             strides = (channels * H * W, 1, W * channels, channels)
             p.data = torch.empty_strided(p.shape, strides, dtype=p.dtype).copy_(p.data)
-
-
-def _load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
-    """Load its state, each tensor laid out as its parameter is, which fused kernels rely on."""
-    optimizer.load_state_dict(state)
-    for p, tensors in optimizer.state.items():
-        for k, v in tensors.items():
-            if v.shape == p.shape:
-                tensors[k] = torch.empty_like(p, dtype=v.dtype).copy_(v).detach()
