@@ -30,12 +30,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from torch import Tensor, nn
+from torch import nn
 
-from lichen.layers.gain import Gain, lmbda_between
+from lichen.layers.gain import Gain
 from lichen.layers.gdn import GDN, SimplifiedGDN
 from lichen.layers.spectral_conv import SpectralConv2d, SpectralConvTranspose2d
-from lichen.models.base import Model, Preset
+from lichen.models.base import PlainModel, Preset
 from lichen.priors.deep_factorized import FactorizedPrior
 
 Activation = Literal["gdn", "simplified-gdn", "relu", "leaky-relu", "tanh"]
@@ -135,7 +135,7 @@ def synthesis(cfg: Config) -> nn.Sequential:
     )  # fmt: skip
 
 
-class Balle2018(Model):
+class Balle2018(PlainModel):
     """A codec of this file: one nonlinearity, and the factorized prior."""
 
     def __init__(self, cfg: Config) -> None:
@@ -144,18 +144,3 @@ class Balle2018(Model):
         self.g_a, self.g_s = analysis(cfg), synthesis(cfg)
         gain = Gain(cfg.M, cfg.levels, cfg.lmbda_min, cfg.lmbda_max) if cfg.levels else None
         self.prior = FactorizedPrior(cfg.M, gain)
-
-    def analyse(self, x: Tensor, quality: Tensor | None = None) -> Tensor:
-        """y = g_a(x): (B, 3, H, W) -> (B, H/16, W/16, M)."""
-        y: Tensor = self.g_a(x).permute(0, 2, 3, 1).to(x.dtype)
-        return y * self.prior.condition(quality)[0] if self.variable_rate else y
-
-    def synthesise(self, y_hat: Tensor, quality: Tensor | None = None) -> Tensor:
-        """x_hat = g_s(y_hat): (B, H/16, W/16, M) -> (B, 3, H, W)."""
-        u = y_hat * self.prior.condition(quality)[1] if self.variable_rate else y_hat
-        x_hat: Tensor = self.g_s(u.permute(0, 3, 1, 2))
-        return x_hat.to(y_hat.dtype)
-
-    def lmbda_of(self, quality: Tensor) -> Tensor:
-        """Quality -> lmbda, even in the logarithm."""
-        return lmbda_between(quality, self.cfg.lmbda_min, self.cfg.lmbda_max)

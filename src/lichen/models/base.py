@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lichen.coding.coder import Coder, Meter
+from lichen.layers.gain import lmbda_between
 
 
 @dataclass(frozen=True)
@@ -131,3 +132,29 @@ class Model(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         object.__setattr__(self, "_frozen", None)
         super()._load_from_state_dict(*args, **kwargs)
+
+
+class PlainModel(Model):
+    """A codec whose transforms are networks of (B, C, H, W), with gains on the latents where there are levels.
+
+    `prior.condition(quality)` gives gain and inverse gain (B, 1, 1, M) first of all; `cfg` has levels, lmbda_min and
+    lmbda_max (see `layers/gain.py`).
+    """
+
+    g_a: nn.Module
+    g_s: nn.Module
+
+    def analyse(self, x: Tensor, quality: Tensor | None = None) -> Tensor:
+        """y = gain g_a(x): (B, 3, H, W) -> (B, H/stride, W/stride, M)."""
+        y: Tensor = self.g_a(x).permute(0, 2, 3, 1).to(x.dtype)
+        return y * self.prior.condition(quality)[0] if self.variable_rate else y
+
+    def synthesise(self, y_hat: Tensor, quality: Tensor | None = None) -> Tensor:
+        """x_hat = g_s(y_hat inverse gain): (B, H/stride, W/stride, M) -> (B, 3, H, W)."""
+        u = y_hat * self.prior.condition(quality)[1] if self.variable_rate else y_hat
+        x_hat: Tensor = self.g_s(u.permute(0, 3, 1, 2))
+        return x_hat.to(y_hat.dtype)
+
+    def lmbda_of(self, quality: Tensor) -> Tensor:
+        """Quality -> lmbda, even in the logarithm."""
+        return lmbda_between(quality, self.cfg.lmbda_min, self.cfg.lmbda_max)

@@ -50,6 +50,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.layers.bounds import straight_through
+from lichen.layers.convolutions import conv, deconv
 from lichen.layers.gain import Gain, lmbda_between
 from lichen.layers.gdn import GDN
 from lichen.models.base import Model, Preset
@@ -99,16 +100,6 @@ PRESETS: dict[str, dict[str, Preset]] = {
     },
 }
 """Model name -> preset name -> hyper-parameters."""
-
-
-def conv(inputs: int, outputs: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
-    """(B, inputs, H, W) -> (B, outputs, H/stride, W/stride), rounded up: beside an odd row or column are zeros."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
-
-
-def deconv(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    """(B, inputs, H, W) -> (B, outputs, 2 H, 2 W), kernel 5x5."""
-    return nn.ConvTranspose2d(inputs, outputs, 5, 2, padding=2, output_padding=1)
 
 
 def analysis(N: int, M: int) -> nn.Sequential:

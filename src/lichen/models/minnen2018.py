@@ -35,9 +35,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lichen.layers.gain import Gain, lmbda_between
+from lichen.layers.convolutions import conv, deconv
+from lichen.layers.gain import Gain
 from lichen.layers.gdn import GDN
-from lichen.models.base import Model, Preset
+from lichen.models.base import PlainModel, Preset
 from lichen.priors import gaussian
 from lichen.priors.deep_factorized import DeepFactorized, FactorizedPrior
 from lichen.priors.joint import JointPrior
@@ -87,16 +88,6 @@ PRESETS: dict[str, dict[str, Preset]] = {
     "minnen2018-joint": _presets("joint", 192),
 }
 """Model name -> preset name -> hyper-parameters."""
-
-
-def conv(inputs: int, outputs: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
-    """(B, inputs, H, W) -> (B, outputs, H/stride, W/stride), rounded up."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
-
-
-def deconv(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    """(B, inputs, H, W) -> (B, outputs, 2 H, 2 W), kernel 5x5."""
-    return nn.ConvTranspose2d(inputs, outputs, 5, 2, padding=2, output_padding=1)
 
 
 def analysis(N: int, M: int) -> nn.Sequential:
@@ -201,7 +192,7 @@ class GaussianPrior(JointPrior):
         return None if self.gain is None else self.gain(quality)
 
 
-class Minnen2018(Model):
+class Minnen2018(PlainModel):
     """A codec of this file: transforms of four 5x5 convolutions with GDN, and one of five priors."""
 
     def __init__(self, cfg: Config) -> None:
@@ -210,18 +201,3 @@ class Minnen2018(Model):
         self.g_a, self.g_s = analysis(cfg.N, cfg.M), synthesis(cfg.N, cfg.M)
         gain = Gain(cfg.M, cfg.levels, cfg.lmbda_min, cfg.lmbda_max) if cfg.levels else None
         self.prior = FactorizedPrior(cfg.M, gain) if cfg.prior == "factorized" else GaussianPrior(cfg, gain)
-
-    def analyse(self, x: Tensor, quality: Tensor | None = None) -> Tensor:
-        """y = g_a(x): (B, 3, H, W) -> (B, H/16, W/16, M)."""
-        y: Tensor = self.g_a(x).permute(0, 2, 3, 1).to(x.dtype)
-        return y * self.prior.condition(quality)[0] if self.variable_rate else y
-
-    def synthesise(self, y_hat: Tensor, quality: Tensor | None = None) -> Tensor:
-        """x_hat = g_s(y_hat): (B, H/16, W/16, M) -> (B, 3, H, W)."""
-        u = y_hat * self.prior.condition(quality)[1] if self.variable_rate else y_hat
-        x_hat: Tensor = self.g_s(u.permute(0, 3, 1, 2))
-        return x_hat.to(y_hat.dtype)
-
-    def lmbda_of(self, quality: Tensor) -> Tensor:
-        """Quality -> lmbda, even in the logarithm."""
-        return lmbda_between(quality, self.cfg.lmbda_min, self.cfg.lmbda_max)
