@@ -24,7 +24,7 @@ from rich.console import Console
 from lichen.benchmark import datasets, metrics, published, report, runner
 from lichen.benchmark.codecs import LichenCodec
 from lichen.benchmark.complexity import Complexity, complexity
-from lichen.codec import DEFAULT_QUALITY, identity_of
+from lichen.codec import identity_of
 from lichen.container import write_atomic
 from lichen.errors import LichenError, WeightsError
 from lichen.models import REGISTRY, create, find
@@ -136,7 +136,7 @@ def as_codec(model: Model, stem: str, threads: int) -> Weights:
     """stem: of the file's name, told where it is not the model's."""
     presets = find(model.name).presets
     preset = next((p for p, described in presets.items() if described.config == model.cfg), "of its own")
-    settings = QUALITIES if model.variable_rate else (DEFAULT_QUALITY,)
+    settings = QUALITIES if model.variable_rate else (1.0,)
     name = f"{model.name} {identity_of(model).hex()}, {threads} threads"  # so that times of others are not used again
     codec = LichenCodec(model, name=name, settings=settings, threads=threads)
     return Weights(model.name, preset if stem == model.name else f"{preset} ({stem})", codec)

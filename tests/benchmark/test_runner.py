@@ -142,7 +142,8 @@ def test_peak_memory_is_that_of_the_codec(pictures, tmp_path):
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 sys.path[:0] = [{tests!r}, {source!r}]
 from lichen.benchmark import datasets, runner
 from test_runner import Counting
