@@ -110,7 +110,7 @@ DATASETS = {
         ),
     )
 }
-"""By name. CLIC's numbers of files are those that publications give; its page has moved more than once."""
+"""By name. CLIC's numbers of files are those of papers that report on it; its page has moved more than once."""
 
 
 def find(name: str, data: str | Path | None = None) -> list[Path]:
