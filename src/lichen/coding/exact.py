@@ -44,6 +44,12 @@ def snap(x: Tensor, bits: int = ACTIVATION_BITS) -> Tensor:
     return (x + shift).sub_(shift).clamp_(-LIMIT, LIMIT)
 
 
+def snap_(x: Tensor, bits: int = ACTIVATION_BITS) -> Tensor:
+    """`snap` in place."""
+    shift = 1.5 * 2.0 ** (52 - bits)
+    return x.add_(shift).sub_(shift).clamp_(-LIMIT, LIMIT)
+
+
 # ---- Functions that IEEE 754 leaves open, from operations that it does not -------------------------------------------
 
 _LN2_HI = 6.93147180369123816490e-01  # ln 2 with its last 32 bits zero: k * _LN2_HI is exact for |k| < 2^21

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lichen.coding.exact import Exp, Snap
+from lichen.coding.exact import ExactLinear, Exp, Snap, snap_
 from lichen.layers.blocks import Block, Depthwise
 from lichen.layers.gain import QUALITY_MAX, QUALITY_MIN, level_weights, lmbda_between
 from lichen.layers.resampling import depth_to_space, space_to_depth
@@ -175,6 +175,31 @@ class EntropyParameters(nn.Module):
         t = self.lrelu(features + self.context(phi))
         mu, log_sigma = self.out(self.lrelu(self.hidden(t))).to(guess.dtype).chunk(2, dim=-1)
         return self.snap(level.gs * mu), self.scale(log_sigma + guess)
+
+    def exact(self) -> nn.Module:
+        """The twin that gives indices of tables, with as few operations as it takes: it runs once a front."""
+        return ExactEntropyParameters(self)
+
+
+class ExactEntropyParameters(nn.Module):
+    """`EntropyParameters` on the grid: the same layers, in place wherever they may be."""
+
+    def __init__(self, twin: EntropyParameters) -> None:
+        super().__init__()
+        self.split, self.slope = [twin.e, twin.M], twin.lrelu.negative_slope
+        self.scale = gaussian.ExactLogScale()
+        self.context, self.hidden, self.out = (
+            ExactLinear(t.weight, t.bias) for t in (twin.context, twin.hidden, twin.out)
+        )
+
+    def forward(self, psi: Tensor, phi: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """psi (1, 1, n, e + M), phi (1, 1, n, 2 M), which is overwritten -> mu, index (1, 1, n, M)."""
+        features, guess = psi.split(self.split, dim=-1)
+        t = F.linear(snap_(phi), self.context.weight, self.context.bias).add_(features)
+        t = F.linear(snap_(F.leaky_relu_(t, self.slope)), self.hidden.weight, self.hidden.bias)
+        t = F.linear(snap_(F.leaky_relu_(t, self.slope)), self.out.weight, self.out.bias)
+        mu, log_sigma = t.chunk(2, dim=-1)
+        return snap_(level.gs * mu), self.scale(log_sigma + guess)
 
 
 class LightPrior(JointPrior):

@@ -71,7 +71,7 @@ class ExactLogScale(nn.Module):
 
     def forward(self, log_sigma: Tensor) -> Tensor:
         """Natural logarithms."""
-        return ((log_sigma - _LOG_MIN) / _STEP).round_().clamp_(0, SCALES - 1)
+        return (log_sigma - _LOG_MIN).div_(_STEP).round_().clamp_(0, SCALES - 1)
 
 
 class LinearScale(nn.Module):
