@@ -174,6 +174,10 @@ def test_killed_and_resumed(tiny_config: Configure) -> None:
     config = tiny_config("run", 4000)
     with start(config, checkpoint_seconds=0.3, log_every=1) as process:
         wait_for_step(process, config, 15)
+        began = time.monotonic()
+        while checkpoint(config)["step"] == 0:  # that of the start
+            assert process.poll() is None and time.monotonic() - began < 60
+            time.sleep(0.05)
         process.kill()
     kept, logged = checkpoint(config), rows(config)
     assert 0 < kept["step"] < 4000
