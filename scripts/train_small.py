@@ -1,10 +1,11 @@
 """Train the preset `small` of every registered model, one after another, all with the same data and settings.
 
-    python scripts/train_small.py --data DIR... --work DIR --into DIR [--only NAME[:PRESET] ...]
+    python scripts/train_small.py --data DIR... --work DIR --into DIR [--only NAME[:PRESET] ...] [--jobs N]
 
-Each is a plain `lichen train` command, printed before it runs. What was interrupted goes on where it was, what is
-finished is skipped: run the script again until it says that all are done. --work gets a folder a model; --into gets
-NAME.safetensors a model in half precision, as src/lichen/weights wants them.
+Each is a plain `lichen train` command on one thread, printed before it runs, --jobs of them at a time. What was
+interrupted goes on where it was, what is finished is skipped: run the script again until it says that all are done.
+--work gets a folder a model, what its training prints in train.txt; --into gets NAME.safetensors a model in half
+precision, as src/lichen/weights wants them.
 Other settings are another training and want another --work.
 """
 
@@ -16,6 +17,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,9 @@ from lichen.models import REGISTRY, find
 from lichen.models.weights import DEFAULT, read, save
 from lichen.training.config import CHECKPOINT_FILE, WEIGHTS_FILE, option
 
-PROCESSES = 2  # of one thread each
 SETTINGS: dict[str, Any] = {
-    "steps": 12_000,
-    "batch": 8,  # crops a step, of all processes
+    "steps": 16_000,
+    "batch": 4,  # crops a step
     "crop": 128,
     "lr": 1e-3,
     "seed": 0,
@@ -42,9 +43,13 @@ def main() -> int:
     p.add_argument("--work", required=True, type=Path, metavar="DIR", help="for the trainings")
     p.add_argument("--into", required=True, type=Path, metavar="DIR", help="for the weights")
     p.add_argument("--only", nargs="+", metavar="NAME[:PRESET]", help="these models (default: all with a preset small)")
+    p.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at a time (default: 2)")
     args = p.parse_args()
     wanted = args.only or [name for name, entry in REGISTRY.items() if "small" in entry.presets]
-    failed = [item for item in wanted if not finish(*chosen(item), args.data, args.work, args.into)]
+    models = [chosen(item) for item in wanted]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        done = list(pool.map(lambda model: finish(*model, args.data, args.work, args.into), models))
+    failed = [item for item, ok in zip(wanted, done, strict=True) if not ok]
     print(f"not done: {', '.join(failed)}" if failed else f"all {len(wanted)} are done")
     return 1 if failed else 0
 
@@ -73,7 +78,9 @@ def finish(name: str, preset: str, data: list[str], work: Path, into: Path) -> b
     if step_of(out) < settings["steps"]:
         line = command(name, preset, settings, data, out)
         print(shlex.join(line), flush=True)
-        ran = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "train.txt").open("a") as log:
+            ran = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
         if ran.returncode or step_of(out) < settings["steps"]:
             return False
     into.mkdir(parents=True, exist_ok=True)
@@ -90,12 +97,10 @@ def step_of(out: Path) -> int:
 
 def command(name: str, preset: str, settings: Mapping[str, Any], data: list[str], out: Path) -> list[str]:
     """The command that begins a training, or goes on with it."""
-    line = [sys.executable]
-    if PROCESSES > 1:
-        line += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)]
-    line += ["-m", "lichen", "train", "--model", name, "--preset", preset, "--data", *data, "--out", str(out)]
+    line = [sys.executable, "-m", "lichen", "train", "--model", name, "--preset", preset]
+    line += ["--data", *data, "--out", str(out)]
     for key, value in settings.items():
-        line += [option(key), str(value // PROCESSES if key == "batch" else value)]
+        line += [option(key), str(value)]
     return [*line, "--resume"] if (out / CHECKPOINT_FILE).exists() else line
 
 
