@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import lichen
-from lichen import codec
+from lichen import tiles
 from lichen.benchmark.complexity import complexity
 from lichen.coding.coder import Decoder, Encoder
 from lichen.models import create
@@ -94,7 +94,7 @@ def main() -> int:
     pixels = pixels[:512] if pixels.shape[1] >= 768 else pixels[:, :512]
     if pixels.shape[0] * pixels.shape[1] != 768 * 512:
         p.error(f"{args.picture} is smaller than 768x512")
-    x = codec.to_tensor(pixels, create("light"))
+    x = tiles.to_tensor(pixels, create("light"))
 
     torch.manual_seed(0)
     console = Console(width=80)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 import lichen
-from lichen import codec
+from lichen import codec, tiles
 from lichen.coding.coder import Decoder, Encoder
 from lichen.container import Container
 from lichen.models.base import Model
@@ -38,14 +38,14 @@ def test_forward_in_eval_mode_is_what_the_decoder_sees(tiny: Model, photo: Photo
     pixels = photo[:128, :192]
     data = lichen.encode(pixels, 60, model=tiny)
     with torch.inference_mode():
-        x_hat, bits = tiny(codec.to_tensor(pixels, tiny), codec.quality_tensor(codec.read(data).header.quality))
+        x_hat, bits = tiny(tiles.to_tensor(pixels, tiny), codec.quality_tensor(codec.read(data).header.quality))
     assert torch.equal(codec.reconstruct(codec.read(data), model=tiny), x_hat[0])
     payload = len(codec.read(data).tiles[0])
     assert abs(float(sum(bits.values())) / 8 - payload) <= 0.005 * payload + 16
 
 
 def test_a_batch_is_its_pictures(tiny: Model, photo: Photo) -> None:
-    x = torch.cat([codec.to_tensor(photo[i : i + 64, :64], tiny) for i in (0, 64, 128)])
+    x = torch.cat([tiles.to_tensor(photo[i : i + 64, :64], tiny) for i in (0, 64, 128)])
     quality = torch.tensor([20.0, 20.0, 20.0])
     with torch.inference_mode():
         together, bits = tiny(x, quality)
@@ -72,7 +72,7 @@ def test_latents_are_exact_whatever_the_arithmetic(tiny: Model, photo: Photo) ->
         written, streams = [], []
         for pixels in pieces:
             encoder = Encoder()
-            written.append(tiny.code([encoder], tiny.analyse(codec.to_tensor(pixels, tiny), q), q))
+            written.append(tiny.code([encoder], tiny.analyse(tiles.to_tensor(pixels, tiny), q), q))
             streams.append(encoder.finish())
     shape = (112 // tiny.stride, 144 // tiny.stride)
     for threads, mkldnn in ((1, False), (2, True), (2, False)):
@@ -89,7 +89,7 @@ def test_latents_are_exact_whatever_the_arithmetic(tiny: Model, photo: Photo) ->
 def test_encoding_in_a_batch_writes_the_same_bytes(tiny: Model, photo: Photo) -> None:
     q = torch.tensor([70.0])
     with torch.inference_mode():
-        y = [tiny.analyse(codec.to_tensor(photo[i : i + 64, :96], tiny), q) for i in (0, 300)]
+        y = [tiny.analyse(tiles.to_tensor(photo[i : i + 64, :96], tiny), q) for i in (0, 300)]
         together = [Encoder(), Encoder()]
         tiny.code(together, torch.cat(y), q)
         for encoder, own in zip(together, y, strict=True):
@@ -184,3 +184,38 @@ def test_corruption_raises_lichen_errors_alone(tiny: Model, photo: Photo) -> Non
         except lichen.LichenError:
             continue
         assert k % 2 or candidate == data  # a flipped byte never passes unnoticed
+
+
+def test_a_box_is_a_part_of_the_whole(tiny: Model, photo: Photo) -> None:
+    pixels = photo[:200, :330]
+    data = lichen.encode(np.dstack([pixels, pixels[..., 1]]), 60, model=tiny, tile=1)
+    whole = np.asarray(lichen.decode(data, model=tiny), int)
+    for left, top, right, bottom in ((0, 0, 330, 200), (100, 70, 101, 71), (60, 0, 200, 130), (329, 199, 330, 200)):
+        part = lichen.decode(data, model=tiny, box=(left, top, right, bottom))
+        assert part.mode == "RGBA"
+        difference = np.asarray(part, int) - whole[top:bottom, left:right]
+        assert np.abs(difference).max() <= 1  # sums of floats in another order
+        assert not difference[..., 3].any()
+
+
+def test_a_box_decodes_only_the_tiles_it_needs(tiny_light: Model, photo: Photo) -> None:
+    pixels = photo[:320, :320]
+    file = codec.read(lichen.encode(pixels, 60, model=tiny_light, tile=1))
+    assert len(file.tiles) == 25
+    for i in range(25):
+        if i not in (0, 1, 5, 6):
+            file.tiles[i] = bytes(range(200))  # not the end where a decoder looks for it
+    broken = file.to_bytes()
+    assert lichen.decode(broken, model=tiny_light, box=(0, 0, 64, 64)).size == (64, 64)
+    with pytest.raises(lichen.LichenError):
+        lichen.decode(broken, model=tiny_light, box=(0, 0, 128, 64))
+    with pytest.raises(lichen.LichenError, match="limit"):
+        lichen.decode(broken, model=tiny_light, box=(0, 0, 64, 64), max_pixels=128 * 128 - 1)
+    assert lichen.decode(broken, model=tiny_light, box=(0, 0, 64, 64), max_pixels=128 * 128)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 65, 5), (5, 5, 4, 9), (0, 60, 5, 65)])
+def test_boxes_outside_of_the_picture(tiny_light: Model, photo: Photo, box: tuple[int, int, int, int]) -> None:
+    data = lichen.encode(photo[:64, :64], model=tiny_light)
+    with pytest.raises(lichen.LichenError, match="does not lie in the picture of 64x64"):
+        lichen.decode(data, model=tiny_light, box=box)

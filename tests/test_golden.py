@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import lichen
-from lichen import codec
+from lichen import codec, tiles
 from lichen.coding.coder import Decoder, Encoder
 from lichen.models import REGISTRY
 from lichen.models.weights import load, save
@@ -42,7 +42,7 @@ def _regenerate(request: pytest.FixtureRequest, name: str, photo: npt.NDArray[np
     file = codec.read(data)
     q = codec.quality_tensor(file.header.quality)
     with torch.inference_mode():
-        y = model.analyse(codec.to_tensor(pixels, model), q)
+        y = model.analyse(tiles.to_tensor(pixels, model), q)
         y_hat = model.code([Decoder(file.tiles[0])], None, q, (y.shape[1], y.shape[2]))
     (GOLDEN / f"{name}.lichen").write_bytes(data)
     np.savez_compressed(

@@ -1,155 +1,222 @@
 """A picture <-> the bytes of a .lichen file.
 
-    picture --pad--> x --analyse--> y --cut into tiles--> prior.code --> one stream a tile --> container
-    picture <--crop-- x_hat <--synthesise-- y_hat <--put together-- prior.code <-- streams <-- container
+    picture --> x --analyse--> y of each tile --prior.code--> one stream a tile --> container
+    picture <-- x_hat <--synthesise-- y_hat <--prior.code-- streams <-- container
 
-Tiles cut the latents, not the pixels: every tile's stream decodes alone, and the transforms run across their borders.
-Where a model codes in layers, the file is progressive: it has one chunk a layer, with the layer's bytes of all tiles.
+`tiles.py` has the way from pixels to the latents of tiles and back, in pieces where the picture is large. Where a model
+codes in layers, the file is progressive: it has one chunk a layer, with the layer's bytes of all tiles.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lichen import container
+from lichen import container, targets, tiles
 from lichen import picture as pictures
 from lichen.coding.coder import Decoder, Encoder
 from lichen.container import Container, Header
-from lichen.errors import DamagedError, PictureError, WeightsError
+from lichen.errors import DamagedError, LimitError, PictureError, TargetError, WeightsError
 from lichen.models import find
 from lichen.models.base import Model
 from lichen.models.weights import by_identity, identity, load
 from lichen.picture import MAX_PIXELS, ImageLike, Picture
+from lichen.tiles import Box
 
 DEFAULT_QUALITY = 75.0
 QUALITY_UNITS = 256  # a file keeps the quality in units of 1/256
 
 TILE_ABOVE = 2048 * 2048  # pixels; a larger picture is cut into tiles
 TILE = 16  # a tile's side in units of 64 pixels
-TILES_AT_ONCE = 4
 
 
 def encode(
     image: ImageLike,
-    quality: float = DEFAULT_QUALITY,
+    quality: float | None = None,
     *,
     model: Model | None = None,
+    target_bytes: int | None = None,
+    target_bpp: float | None = None,
+    target_psnr: float | None = None,
     tile: int | None = None,
     max_pixels: int | None = MAX_PIXELS,
 ) -> bytes:
     """The bytes of a .lichen file.
 
     image: a path, the bytes or the open file of a picture, a PIL image, or a uint8 array (H, W), (H, W, 3) or
-    (H, W, 4). quality: 1 (smallest) to 100 (best), any number between; ignored by models of one quality. model: of
-    `lichen.load`, by default the one that ships. tile: side of the tiles in units of 64 pixels, 0 for one tile whatever
-    the size; by default pictures above 4 megapixels are cut into tiles of 1024 pixels. max_pixels: the largest picture
-    that is taken, None for any.
+    (H, W, 4). quality: 1 (smallest) to 100 (best), any number between, by default 75; ignored by models of one quality.
+    model: of `lichen.load`, by default the one that ships.
 
-    Raises PictureError for what is no picture, LimitError for one with too many pixels.
+    In place of a quality, one of: target_bytes, the size that the file shall come close to and not exceed; target_bpp,
+    the same in bits per pixel of the whole file; target_psnr, what the decoded picture shall have in dB over 8-bit RGB
+    (or grey), within 0.05 dB. A picture that is smaller at quality 100 than the target asks for is written at
+    quality 100, one that is better at quality 1 at quality 1.
+
+    tile: side of the tiles in units of 64 pixels, 0 for one tile whatever the size; by default pictures above 4
+    megapixels are cut into tiles of 1024 pixels. max_pixels: the largest picture that is taken, None for any.
+
+    Raises PictureError for what is no picture, LimitError for one with too many pixels, TargetError for a target that
+    no quality reaches.
     """
+    target = targets.Target.of(quality, target_bytes, target_bpp, target_psnr)
     model = load() if model is None else model
     picture = pictures.load(image, max_pixels=max_pixels)
-    x = to_tensor(picture.pixels, model)
-    height, width = picture.pixels.shape[:2]
-    units = _quality_units(quality) if model.variable_rate else 0
     if tile is None:
-        tile = TILE if height * width > TILE_ABOVE else 0
+        tile = TILE if picture.height * picture.width > TILE_ABOVE else 0
+    if target is None:
+        units = _quality_units(DEFAULT_QUALITY if quality is None else quality) if model.variable_rate else 0
+        return _encode(picture, model, units, tile)
+    if not model.variable_rate:
+        raise TargetError(f"{model.name} has one quality with these weights: it takes no target")
+    return target.search(
+        lambda units: _encode(picture, model, units, tile),
+        lambda data: _psnr(data, picture, model),
+        picture.height * picture.width,
+        (QUALITY_UNITS, 100 * QUALITY_UNITS),
+    )
+
+
+def _encode(picture: Picture, model: Model, units: int, tile: int) -> bytes:
+    """A file of a quality in units of 1/256."""
+    boxes = tiles.tile_boxes(tiles.latents_of(picture.height, picture.width, model), tile, model)
+    streams: list[bytes] = []
+    ends: list[list[int]] = []
     with torch.inference_mode():
         q = quality_tensor(units)
-        y = model.analyse(x, q)
-        if not bool(torch.isfinite(y).all()):
-            raise WeightsError(f"{model.name} turns this picture into no numbers: its weights are broken")
-        boxes = tile_boxes(y.shape[1], y.shape[2], tile, model)
-        streams: list[bytes] = [b""] * len(boxes)
-        ends: list[list[int]] = [[]] * len(boxes)
-        for group in _equal_shapes(boxes):
-            coders = [Encoder() for _ in group]
-            part = torch.cat([y[:, boxes[i].rows, boxes[i].columns] for i in group])
-            model.code(coders, part, q)
-            for i, coder in zip(group, coders, strict=True):
-                streams[i], ends[i] = coder.finish(), coder.ends
+        for run in tiles.runs(boxes, range(len(boxes)), model):
+            first, last = boxes[run[0]], boxes[run[-1]]
+            y = tiles.analyse(picture.pixels, Box(first.top, first.left, last.bottom, last.right), model, q)
+            if not bool(torch.isfinite(y).all()):
+                raise WeightsError(f"{model.name} turns this picture into no numbers: its weights are broken")
+            coders = [Encoder() for _ in run]
+            model.code(coders, torch.cat(y.chunk(len(run), dim=2)), q)
+            streams += [coder.finish() for coder in coders]
+            ends += [coder.ends for coder in coders]
     header = Header(
         model=find(model.name).number,
         weights=identity_of(model),
         quality=units,
-        width=width,
-        height=height,
+        width=picture.width,
+        height=picture.height,
         tile=tile,
-        grey=picture.pixels.ndim == 2,
+        grey=picture.grey,
     )
     layers = [list(layer) for layer in zip(*ends, strict=True)]
     return Container(header, streams, pictures.to_chunks(picture), layers).to_bytes()
+
+
+def _psnr(data: bytes, picture: Picture, model: Model) -> float:
+    """Of a file, in dB over 8-bit values."""
+    decoded = decode_picture(data, model=model, max_pixels=None).pixels
+    rows = range(0, picture.height, 256)
+    squares = [np.square(picture.pixels[i : i + 256].astype(np.float32) - decoded[i : i + 256]).sum() for i in rows]
+    return float(10 * np.log10(255**2 * picture.pixels.size / max(float(np.sum(squares)), 1e-9)))
 
 
 def decode(
     data: bytes | str | Path,
     *,
     model: Model | None = None,
+    box: tuple[int, int, int, int] | None = None,
     max_pixels: int | None = MAX_PIXELS,
     partial: bool = False,
 ) -> Image.Image:
     """The picture of a .lichen file (its bytes or its path) as a PIL image: mode L, LA, RGB or RGBA.
 
     ICC profile, EXIF and XMP are in its `info`. model: needed only for files written with weights that do not ship.
-    max_pixels: the largest picture that is decoded, None for any. partial: take a progressive file that was cut short
-    too, and decode the layers of it that are whole, at least one.
+    box: (left, top, right, bottom) in pixels, as Pillow's `crop`: only that part, from the tiles that it needs alone.
+    max_pixels: the largest picture that is decoded (with a box: the pixels of the tiles that it needs), None for any.
+    partial: take a progressive file that was cut short too, and decode the layers of it that are whole, at least one.
 
     Raises NotLichenError for another format, DamagedError, VersionError for a newer one, WeightsError where the weights
-    are missing, LimitError for too many pixels.
+    are missing, LimitError for too many pixels, PictureError for a box that does not lie in the picture.
     """
-    return decode_picture(data, model=model, max_pixels=max_pixels, partial=partial).to_pil()
+    return decode_picture(data, model=model, box=box, max_pixels=max_pixels, partial=partial).to_pil()
 
 
 def decode_picture(
     data: bytes | str | Path,
     *,
     model: Model | None = None,
+    box: tuple[int, int, int, int] | None = None,
     max_pixels: int | None = MAX_PIXELS,
     partial: bool = False,
 ) -> Picture:
     """As `decode`, as arrays."""
     file = read(data, partial)
-    pictures.check_pixels(file.header.width, file.header.height, max_pixels)
-    x_hat = reconstruct(file, model=model)
-    levels = (x_hat.clamp(0, 1) * 255).round()
-    pixels = (levels.mean(0).round() if file.header.grey else levels.permute(1, 2, 0)).to(torch.uint8).numpy()
-    return pictures.from_chunks(np.ascontiguousarray(pixels), file.chunks)
+    header, area = file.header, _area(file.header, box)
+    if box is None or "ALPH" in file.chunks:
+        pictures.check_pixels(header.width, header.height, max_pixels)
+    model = _model_of(header, model)
+    pixels = np.empty((*area.shape, 1 if header.grey else 3), np.uint8)
+    for part, x_hat in _pieces(file, model, area, max_pixels):
+        levels = (x_hat.clamp(0, 1) * 255).round()
+        if header.grey:
+            levels = levels.mean(0, keepdim=True).round()
+        pixels[part.within(area)] = levels.permute(1, 2, 0).to(torch.uint8).numpy()
+    rest = {kind: payload for kind, payload in file.chunks.items() if kind != "ALPH"}
+    picture = pictures.from_chunks(pixels[..., 0] if header.grey else pixels, rest)
+    if "ALPH" not in file.chunks:
+        return picture
+    alpha = pictures.decode_alpha(file.chunks["ALPH"], header.height, header.width)
+    return replace(picture, alpha=alpha[area.rows, area.columns])
 
 
 def reconstruct(file: Container, *, model: Model | None = None) -> Tensor:
     """x_hat (3, H, W) in float32, before rounding and clamping to pixels."""
-    header = file.header
-    model = _model_of(header, model)
-    h, w = -(-header.height // model.stride), -(-header.width // model.stride)
-    boxes = tile_boxes(h, w, header.tile, model)
+    area = _area(file.header, None)
+    x_hat = torch.empty(3, *area.shape)
+    for part, piece in _pieces(file, _model_of(file.header, model), area, None):
+        x_hat[:, part.rows, part.columns] = piece
+    return x_hat
+
+
+def _area(header: Header, box: tuple[int, int, int, int] | None) -> Box:
+    """(left, top, right, bottom) -> a box of pixels; None is the whole picture."""
+    if box is None:
+        return Box(0, 0, header.height, header.width)
+    left, top, right, bottom = box
+    if not (0 <= left < right <= header.width and 0 <= top < bottom <= header.height):
+        raise PictureError(
+            f"the box from ({left}, {top}) to ({right}, {bottom}) does not lie in the picture of "
+            f"{header.width}x{header.height} pixels, or is empty"
+        )
+    return Box(top, left, bottom, right)
+
+
+def _pieces(file: Container, model: Model, area: Box, max_pixels: int | None) -> Iterator[tuple[Box, Tensor]]:
+    """The parts of an area of pixels, from the top, and the x_hat (3, height, width) of each."""
+    header, size = file.header, (file.header.height, file.header.width)
+    boxes = tiles.tile_boxes(tiles.latents_of(*size, model), header.tile, model)
     if len(boxes) != len(file.tiles):
         raise DamagedError(f"{len(file.tiles)} tiles and not the {len(boxes)} that its size asks for: get another copy")
+    whole = Box(0, 0, *size)
+    pixels = sum((boxes[i].times(model.stride) & whole).area for i in tiles.needed(boxes, area, model))
+    if max_pixels is not None and pixels > max_pixels:
+        raise LimitError(
+            f"this takes tiles of {pixels} pixels and the limit is {max_pixels}: raise max_pixels if you trust the file"
+        )
     with torch.inference_mode():
         q = quality_tensor(header.quality)
         if file.layers:
             q = _quality_of_layers(file, model, q)
-        y_hat: Tensor | None = None
-        for group in _equal_shapes(boxes):
-            coders = [Decoder(file.tiles[i]) for i in group]
-            part = model.code(coders, None, q, boxes[group[0]].shape)
+
+        def decode_run(run: list[int]) -> Tensor:
+            coders = [Decoder(file.tiles[i]) for i in run]
+            y_hat = model.code(coders, None, q, boxes[run[0]].shape)
             for coder in coders:
                 if not file.missing:
                     coder.finish()
-            if y_hat is None:
-                y_hat = part.new_zeros(1, h, w, part.shape[-1])
-            for i, latents in zip(group, part, strict=True):
-                y_hat[0, boxes[i].rows, boxes[i].columns] = latents
-        assert y_hat is not None
-        x_hat = model.synthesise_to(y_hat, q, (header.height, header.width))
-    return x_hat[0]
+            return y_hat
+
+        yield from tiles.synthesise(decode_run, boxes, area, size, model, q)
 
 
 def _quality_of_layers(file: Container, model: Model, quality: Tensor | None) -> Tensor | None:
@@ -166,15 +233,6 @@ def read(data: bytes | str | Path, partial: bool = False) -> Container:
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
-
-
-def to_tensor(pixels: npt.NDArray[np.uint8], model: Model) -> Tensor:
-    """(H, W) or (H, W, 3) uint8 -> (1, 3, H', W') in 0..1, edges repeated up to the next multiples of the stride where
-    the model does not take any size."""
-    v = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-    pad = [(0, 0 if model.any_size else -n % model.stride) for n in v.shape[:2]]
-    v = np.pad(v, [*pad, (0, 0)], mode="edge")
-    return torch.from_numpy(v).permute(2, 0, 1)[None].float().div_(255)
 
 
 def quality_tensor(units: int) -> Tensor | None:
@@ -206,30 +264,6 @@ def _model_of(header: Header, model: Model | None) -> Model:
             f"of {model.name}: give the weights that wrote it"
         )
     return model
-
-
-class Box:
-    """A tile's place in the latents."""
-
-    def __init__(self, top: int, left: int, bottom: int, right: int) -> None:
-        self.rows, self.columns = slice(top, bottom), slice(left, right)
-        self.shape = (bottom - top, right - left)
-
-
-def tile_boxes(h: int, w: int, tile: int, model: Model) -> list[Box]:
-    """Tiles of (h, w) latents in raster order; `tile` in units of 64 pixels, 0 for a single one."""
-    if not tile:
-        return [Box(0, 0, h, w)]
-    side = tile * 64 // model.stride
-    return [Box(i, j, min(i + side, h), min(j + side, w)) for i in range(0, h, side) for j in range(0, w, side)]
-
-
-def _equal_shapes(boxes: list[Box]) -> list[list[int]]:
-    """Indices of tiles that are coded together: equal shapes, a few at a time."""
-    by_shape: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, box in enumerate(boxes):
-        by_shape[box.shape].append(i)
-    return [g[k : k + TILES_AT_ONCE] for g in by_shape.values() for k in range(0, len(g), TILES_AT_ONCE)]
 
 
 def describe(data: bytes | str | Path, partial: bool = False) -> dict[str, Any]:

@@ -27,3 +27,7 @@ class PictureError(LichenError):
 
 class LimitError(LichenError):
     """A picture larger than the limits of the format or the limit on pixels that the caller set."""
+
+
+class TargetError(LichenError):
+    """A size or a PSNR that no quality reaches, or that makes no sense."""

@@ -8,7 +8,7 @@ from tiny import make_tiny
 from torch import Tensor
 
 import lichen
-from lichen import codec
+from lichen import codec, tiles
 from lichen.coding.coder import Decoder, Encoder, Meter
 from lichen.models.lee2019 import PRESETS, Config, Lee2019
 from lichen.priors import gaussian
@@ -206,7 +206,7 @@ def test_files_of_odd_sizes(name: str, photo: Photo) -> None:
     model = make_tiny(name, photo)
     pixels = photo[:51, :70]
     data = lichen.encode(pixels, model=model)
-    x = codec.to_tensor(pixels, model)
+    x = tiles.to_tensor(pixels, model)
     assert x.shape == (1, 3, 51, 70)
     with torch.inference_mode():
         x_hat, bits = model(x)

@@ -98,11 +98,11 @@ def look(picture: Pixels, model: Model, quality: float = 50.0) -> Look:
     """Look at uint8 (H, W, 3). quality: 1 to 100, without meaning for models of one quality."""
     import torch
 
-    from lichen import codec
+    from lichen import tiles
     from lichen.coding.coder import Meter
 
     with torch.inference_mode():
-        x = codec.to_tensor(picture, model)
+        x = tiles.to_tensor(picture, model)
         q = torch.tensor([quality]) if model.variable_rate else None
         y = model.analyse(x, q)
         meter = Meter()
@@ -129,13 +129,13 @@ def bits(picture: Pixels, model: Model, quality: float = 50.0) -> dict[str, floa
     """Part ("y", "z", ...) -> bits that the prior estimates for a picture (H, W, 3)."""
     import torch
 
-    from lichen import codec
+    from lichen import tiles
     from lichen.coding.coder import Meter
 
     with torch.inference_mode():
         q = torch.tensor([quality]) if model.variable_rate else None
         meter = Meter()
-        model.code([meter], model.analyse(codec.to_tensor(picture, model), q), q)
+        model.code([meter], model.analyse(tiles.to_tensor(picture, model), q), q)
     return dict(meter.bits)
 
 

@@ -54,21 +54,21 @@ def check(picture: Pixels, quality: float, model: Model, *, tile: int | None = N
     """
     import torch
 
-    from lichen import codec
+    from lichen import codec, tiles
     from lichen.coding.coder import Meter
 
     data = codec.encode(picture, quality, model=model, tile=tile)
     file = codec.read(data)
     header = file.header
     with torch.inference_mode():
-        x, q = codec.to_tensor(picture, model), codec.quality_tensor(header.quality)
+        x, q = tiles.to_tensor(picture, model), codec.quality_tensor(header.quality)
         if len(file.tiles) == 1:
             x_hat, bits = model(x, q)
             estimates = [sum(float(b) for b in bits.values())]
         else:
             y = model.analyse(x, q)
             y_hat, estimates = torch.empty_like(y), []
-            for box in codec.tile_boxes(y.shape[1], y.shape[2], header.tile, model):
+            for box in tiles.tile_boxes(tiles.Box(0, 0, y.shape[1], y.shape[2]), header.tile, model):
                 meter = Meter()
                 y_hat[:, box.rows, box.columns] = model.code([meter], y[:, box.rows, box.columns], q)
                 estimates.append(sum(meter.bits.values()))

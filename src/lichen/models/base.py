@@ -32,6 +32,7 @@ class Model(nn.Module):
     """A codec: pixels (B, 3, H, W) in 0..1 <-> latents (B, H/stride, W/stride, M), rounded up, channels last."""
 
     stride = 16  # pixels a latent, to each side
+    reach = 2  # latents to each side that the transforms see: `y` of a piece of a picture needs a margin of so many
     any_size = False  # whether `analyse` takes pictures of any size, others being padded to multiples of `stride`
     variable_rate = False  # whether one set of weights serves qualities 1 to 100
     name = ""  # in the registry

@@ -261,6 +261,8 @@ class Helping(nn.Module):
 class Hu2020(Model):
     """The codec of this file. What `code` returns and `synthesise` takes is y_hat with psi2 and psi1 beside it."""
 
+    reach = 3
+
     def __init__(self, cfg: Config = PRESETS["low"].config) -> None:
         super().__init__()
         self.cfg, self.variable_rate = cfg, cfg.levels > 0

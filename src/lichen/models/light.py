@@ -275,6 +275,7 @@ class Light(Model):
         if cfg.c2 < cfg.M:
             raise ValueError(f"c2 = {cfg.c2} is less than M = {cfg.M}: the start would have empty channels")
         self.cfg = cfg
+        self.reach = -(-cfg.n1 // 2) + cfg.n2
         self.g_a, self.g_s, self.prior = Analysis(cfg), Synthesis(cfg), LightPrior(cfg)
 
     def analyse(self, x: Tensor, quality: Tensor | None) -> Tensor:

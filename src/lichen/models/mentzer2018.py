@@ -174,6 +174,7 @@ class Mentzer2018(Model):
     def __init__(self, cfg: Config = PRESETS["low"].config) -> None:
         super().__init__()
         self.cfg = cfg
+        self.reach = 3 * cfg.groups + 3  # a block's two kernels at 1/4 see a latent
         self.g_a, self.g_s = Analysis(cfg), Synthesis(cfg)
         self.prior = SymbolPrior(cfg.C, cfg.L, cfg.features)
 

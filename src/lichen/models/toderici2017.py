@@ -190,6 +190,7 @@ class Toderici2017(Model):
     """
 
     variable_rate = True
+    reach = 8  # every iteration sees 3 more; what comes from beyond 8 is below what a seam would need to show
 
     def __init__(self, cfg: Config = PRESETS["residual-gru"].config) -> None:
         super().__init__()
