@@ -153,3 +153,27 @@ def test_help_does_not_wait_for_torch() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "False"
     assert "encode" in out
+
+
+def test_targets_and_crops(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coded = png.with_suffix(".lichen")
+    assert main(["encode", str(png), "--target-bytes", "1200"]) == 0
+    assert 0.98 * 1200 <= coded.stat().st_size <= 1200
+    assert main(["encode", str(png), "--force", "--target-bytes", "20"]) == 1
+    assert "the smallest file has" in capsys.readouterr().err
+    assert 0.98 * 1200 <= coded.stat().st_size <= 1200
+    part = png.with_name("part.png")
+    assert main(["decode", str(coded), "--crop", "10,20,110,90", "-o", str(part)]) == 0
+    whole = np.asarray(lichen.decode(coded), int)
+    assert np.abs(np.asarray(Image.open(part), int) - whole[20:90, 10:110]).max() <= 1
+    assert main(["decode", str(coded), "--crop", "10,20,129,90", "-o", str(part), "-f"]) == 1
+    assert "does not lie in the picture of 128x96" in capsys.readouterr().err
+    for command in (["encode", str(png)], ["decode", str(coded)]):
+        assert main([*command, "-f", "--max-pixels", "1000"]) == 1
+        assert "limit is 1000" in capsys.readouterr().err
+        assert main([*command, "-f", "--max-pixels", "0"]) == 0
+    for wrong in (["--target-bpp", "1", "-q", "5"], ["--target-bytes", "many"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["encode", str(png), *wrong])
+    with pytest.raises(SystemExit, match="2"):
+        main(["decode", str(coded), "--crop", "1,2,3"])

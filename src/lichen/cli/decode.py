@@ -19,7 +19,15 @@ def add_parser(commands: Any) -> None:
     p.add_argument(
         "--partial", action="store_true", help="decode what there is of progressive files that were cut short, too"
     )
+    p.add_argument(
+        "--crop", type=_box, metavar="L,T,R,B", help="only what lies between these columns and rows, from 0, in pixels"
+    )
     p.set_defaults(run=run)
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    left, top, right, bottom = map(int, text.split(","))
+    return left, top, right, bottom
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     def work(source: str, target: str) -> bytes:
         data = sys.stdin.buffer.read() if source == "-" else Path(source)
-        picture = decode_picture(data, model=model, partial=args.partial)
+        picture = decode_picture(data, model=model, box=args.crop, max_pixels=args.max_pixels, partial=args.partial)
         buffer = io.BytesIO()
         lost = picture.save(buffer, "PNG" if target == "-" else Path(target).suffix or target)
         if lost:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lichen.container import write_atomic
 from lichen.errors import LichenError
+from lichen.picture import MAX_PIXELS
 
 
 class UsageError(LichenError):
@@ -24,7 +25,22 @@ def add_arguments(p: argparse.ArgumentParser, what: str, into: str) -> None:
     p.add_argument("-o", "--output", metavar="OUT", help=f"{into}, or a folder for several; - writes standard output")
     p.add_argument("-f", "--force", action="store_true", help="overwrite files that exist")
     p.add_argument("--weights", metavar="FILE", help="weights that Lichen's trainer wrote, in place of those that ship")
+    p.add_argument(
+        "--max-pixels",
+        type=pixels,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse larger pictures; 0: none is too large",
+    )
     p.add_argument("--threads", type=_positive, metavar="N", help="processor threads (default: one a core)")
+
+
+def pixels(text: str) -> int | None:
+    """A limit on pixels; None for 0."""
+    n = int(text)
+    if n < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return n or None
 
 
 def _positive(text: str) -> int:
