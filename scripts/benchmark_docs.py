@@ -1,6 +1,6 @@
 """Fill the tables of docs/benchmark.md from a store of `lichen bench`.
 
-    lichen bench --dataset kodak --data DIR --codecs lichen,jpeg,webp,jpeg2000,avif,jpegxl,hevc,x265-444
+    lichen bench --dataset kodak --data DIR --codecs lichen,jpeg,webp,webp-m4,jpeg2000,avif,jpegxl,hevc,x265-444
     lichen bench --dataset kodak --data DIR --codecs lichen,vvc --limit vvc-420=8
     python scripts/benchmark_docs.py results/bench.jsonl
 
@@ -21,8 +21,10 @@ from lichen.benchmark.runner import Row, Store
 
 CHECKS = (
     ("jpeg-420", "jpeg-420"),
+    ("webp-m4", "webp-tfc"),
     ("webp", "webp-tfc"),
-    ("jpeg2000", "jpeg2000-openjpeg"),
+    ("jpeg2000-53", "jpeg2000-openjpeg"),
+    ("jpeg2000-97", "jpeg2000-openjpeg"),
     ("hevc-444", "bpg-444-x265"),
     ("x265-444", "bpg-444-x265"),
     ("x265-444", "hm"),

@@ -263,6 +263,16 @@ def _x265(name: str, chroma: str) -> FFmpegCodec:
     return FFmpegCodec(name, "libx265", "hevc", chroma, options, (12.0, 17.0, 22.0, 27.0, 32.0, 37.0, 42.0, 47.0))
 
 
+def _jpeg2000(name: str, irreversible: bool) -> PillowCodec:
+    bpp = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # to aim at
+    options = {
+        "irreversible": irreversible,
+        "mct": 1,
+        "quality_mode": "rates",
+    }  # Pillow's default: lossless, RGB as it is
+    return PillowCodec(name, "JPEG2000", "jpg_2000", bpp, options, "rate")
+
+
 def _pillow_avif(name: str, chroma: str) -> PillowCodec:
     options = {"speed": 6, "subsampling": chroma, "max_threads": 1}
     return PillowCodec(name, "AVIF", "avif", (10.0, 20.0, 35.0, 50.0, 65.0, 80.0, 90.0), options)
@@ -280,14 +290,9 @@ CODECS: dict[str, Callable[[], Codec]] = {
     "jpeg-420": lambda: PillowCodec("jpeg-420", "JPEG", "jpg", QUALITIES, {"optimize": True, "subsampling": "4:2:0"}),
     "jpeg-444": lambda: PillowCodec("jpeg-444", "JPEG", "jpg", QUALITIES, {"optimize": True, "subsampling": "4:4:4"}),
     "webp": lambda: PillowCodec("webp", "WEBP", "webp", QUALITIES, {"method": 6}),
-    "jpeg2000": lambda: PillowCodec(
-        "jpeg2000",
-        "JPEG2000",
-        "jpg_2000",
-        (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0),  # target bits per pixel
-        {"irreversible": True, "mct": 1, "quality_mode": "rates"},  # Pillow's default is lossless: 5/3, RGB as it is
-        "rate",
-    ),
+    "webp-m4": lambda: PillowCodec("webp-m4", "WEBP", "webp", QUALITIES, {"method": 4}),  # libwebp's default
+    "jpeg2000-97": lambda: _jpeg2000("jpeg2000-97", irreversible=True),
+    "jpeg2000-53": lambda: _jpeg2000("jpeg2000-53", irreversible=False),
     "avif-420": lambda: _pillow_avif("avif-420", "4:2:0"),
     "avif-444": lambda: _pillow_avif("avif-444", "4:4:4"),
     "jpegxl": JpegXlCodec,
@@ -312,6 +317,7 @@ CODECS: dict[str, Callable[[], Codec]] = {
 
 GROUPS = {
     "jpeg": ("jpeg-420", "jpeg-444"),
+    "jpeg2000": ("jpeg2000-97", "jpeg2000-53"),
     "avif": ("avif-420", "avif-444"),
     "hevc": ("hevc-444", "hevc-420"),
     "x265": ("x265-444", "x265-420"),
