@@ -2,10 +2,10 @@
 
     python scripts/scale.py --data DIR [--megapixels 0.4 4 25 100] [--threads N] [--write docs/scale.md]
 
-The pictures are mosaics of the photographs in DIR (of 10,000 x 10,000 pixels the largest), kept as PNG in a temporary
-folder. Every measurement is a fresh process that first encodes and decodes a small picture, so that weights and
-tables are there; then it times one call: `lichen.encode` of the PNG file, `lichen.decode_picture` of the whole, and of a box of
-512x512 pixels in the middle. Peak memory is the process's whole resident set, Python and torch (some 300 MB) included.
+The pictures are mosaics of the photographs in DIR (the largest of 10,000 x 10,000 pixels), kept as PNG in a temporary
+folder. Every measurement is a fresh process that first encodes and decodes a small picture, so that weights and tables
+are there; then it times one call: `lichen.encode` of the PNG file, `lichen.decode_picture` of the whole, or of a box of
+512x512 pixels in the middle. Peak memory is the whole resident set, Python and torch (some 300 MB) included.
 """
 
 from __future__ import annotations

@@ -219,3 +219,14 @@ def test_boxes_outside_of_the_picture(tiny_light: Model, photo: Photo, box: tupl
     data = lichen.encode(photo[:64, :64], model=tiny_light)
     with pytest.raises(lichen.LichenError, match="does not lie in the picture of 64x64"):
         lichen.decode(data, model=tiny_light, box=box)
+
+
+def test_a_file_of_tiles_is_the_same_by_two_threads(tiny_light: Model, photo: Photo) -> None:
+    pixels = np.tile(photo, (1, 9, 1))[:200]  # 4 rows of three runs of tiles
+    one = lichen.encode(pixels, 60, model=tiny_light, tile=1)
+    with arithmetic(2, True):
+        two = lichen.encode(pixels, 60, model=tiny_light, tile=1)
+        by_two = np.asarray(lichen.decode(two, model=tiny_light), int)
+    torch.set_num_threads(1)
+    assert abs(len(one) - len(two)) <= 8  # floats of the analysis may differ in their last bit
+    assert np.abs(np.asarray(lichen.decode(two, model=tiny_light), int) - by_two).max() <= 1

@@ -59,11 +59,22 @@ def test_pixels_of_pieces_are_those_of_the_picture(tiny: Model, photo: Photo, ar
 
 
 def test_runs_are_neighbours_of_one_shape(tiny_light: Model) -> None:
-    boxes = tiles.tile_boxes(Box(0, 0, 130, 600), 16, tiny_light)  # 3 rows of 10: the last one is narrower, and lower
-    assert list(tiles.runs(boxes, range(30), tiny_light)) == [
-        [0, 1, 2, 3], [4, 5, 6, 7], [8], [9],
-        [10, 11, 12, 13], [14, 15, 16, 17], [18], [19],
-        [20, 21, 22, 23], [24, 25, 26, 27], [28], [29],
+    boxes = tiles.tile_boxes(Box(0, 0, 130, 344), 16, tiny_light)  # 3 rows of 6: the last one is narrower, and lower
+    assert list(tiles.runs(boxes, range(18), tiny_light)) == [
+        [0, 1], [2, 3], [4], [5], [6, 7], [8, 9], [10], [11], [12, 13], [14, 15], [16], [17],
     ]  # fmt: skip
-    assert list(tiles.runs(boxes, [1, 3, 4, 12], tiny_light)) == [[1], [3, 4], [12]]
+    assert list(tiles.runs(boxes, [1, 3, 4, 9], tiny_light)) == [[1], [3, 4], [9]]
     assert list(tiles.runs([], [], tiny_light)) == []
+
+
+def test_side_by_side_keeps_order_errors_and_threads() -> None:
+    torch.set_num_threads(2)
+    try:
+        assert tiles.side_by_side(lambda i: (2 * i, torch.is_inference_mode_enabled()), range(9)) == [
+            (2 * i, True) for i in range(9)
+        ]
+        with pytest.raises(ZeroDivisionError):
+            tiles.side_by_side(lambda i: 1 // i, [1, 0, 2])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)

@@ -86,19 +86,21 @@ def encode(
 def _encode(picture: Picture, model: Model, units: int, tile: int) -> bytes:
     """A file of a quality in units of 1/256."""
     boxes = tiles.tile_boxes(tiles.latents_of(picture.height, picture.width, model), tile, model)
-    streams: list[bytes] = []
-    ends: list[list[int]] = []
-    with torch.inference_mode():
-        q = quality_tensor(units)
-        for run in tiles.runs(boxes, range(len(boxes)), model):
-            first, last = boxes[run[0]], boxes[run[-1]]
-            y = tiles.analyse(picture.pixels, Box(first.top, first.left, last.bottom, last.right), model, q)
-            if not bool(torch.isfinite(y).all()):
-                raise WeightsError(f"{model.name} turns this picture into no numbers: its weights are broken")
-            coders = [Encoder() for _ in run]
-            model.code(coders, torch.cat(y.chunk(len(run), dim=2)), q)
-            streams += [coder.finish() for coder in coders]
-            ends += [coder.ends for coder in coders]
+    q = quality_tensor(units)
+    model.frozen_prior()
+
+    def encode_run(run: list[int]) -> list[tuple[bytes, list[int]]]:
+        first, last = boxes[run[0]], boxes[run[-1]]
+        y = tiles.analyse(picture.pixels, Box(first.top, first.left, last.bottom, last.right), model, q)
+        if not bool(torch.isfinite(y).all()):
+            raise WeightsError(f"{model.name} turns this picture into no numbers: its weights are broken")
+        coders = [Encoder() for _ in run]
+        model.code(coders, torch.cat(y.chunk(len(run), dim=2)), q)
+        return [(coder.finish(), coder.ends) for coder in coders]
+
+    coded = tiles.side_by_side(encode_run, list(tiles.runs(boxes, range(len(boxes)), model)))
+    streams = [stream for run in coded for stream, _ in run]
+    ends = [end for run in coded for _, end in run]
     header = Header(
         model=find(model.name).number,
         weights=identity_of(model),
@@ -203,20 +205,20 @@ def _pieces(file: Container, model: Model, area: Box, max_pixels: int | None) ->
         raise LimitError(
             f"this takes tiles of {pixels} pixels and the limit is {max_pixels}: raise max_pixels if you trust the file"
         )
-    with torch.inference_mode():
-        q = quality_tensor(header.quality)
-        if file.layers:
-            q = _quality_of_layers(file, model, q)
+    q = quality_tensor(header.quality)
+    model.frozen_prior()
+    if file.layers:
+        q = _quality_of_layers(file, model, q)
 
-        def decode_run(run: list[int]) -> Tensor:
-            coders = [Decoder(file.tiles[i]) for i in run]
-            y_hat = model.code(coders, None, q, boxes[run[0]].shape)
-            for coder in coders:
-                if not file.missing:
-                    coder.finish()
-            return y_hat
+    def decode_run(run: list[int]) -> Tensor:
+        coders = [Decoder(file.tiles[i]) for i in run]
+        y_hat = model.code(coders, None, q, boxes[run[0]].shape)
+        for coder in coders:
+            if not file.missing:
+                coder.finish()
+        return y_hat
 
-        yield from tiles.synthesise(decode_run, boxes, area, size, model, q)
+    yield from tiles.synthesise(decode_run, boxes, area, size, model, q)
 
 
 def _quality_of_layers(file: Container, model: Model, quality: Tensor | None) -> Tensor | None:

@@ -5,14 +5,18 @@
 
 Tiles cut the latents, not the pixels. A latent depends on the pixels around it, a pixel on the latents around it, as
 far as the model's `reach`; with that margin a piece comes out as in the whole picture, so there are no seams to hide.
-Neither direction holds more than a row of tiles beside the pixels.
+Neither direction holds more than a row of tiles beside the pixels. Runs of tiles are worked on side by side, each on a
+share of the threads: what a front of latents or a small matrix leaves idle in one, another uses.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +26,11 @@ from torch import Tensor
 from lichen.models.base import Model
 
 UNIT = 64  # pixels: what a tile's side is measured in
-RUN = 64  # units: neighbouring tiles are transformed and coded together up to this width
+RUN = 32  # units: neighbouring tiles are transformed and coded together up to this width
+WORKERS = 4  # runs at a time, at most: each takes up to some 150 MB
 
+A = TypeVar("A")
+B = TypeVar("B")
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -112,6 +119,26 @@ def runs(boxes: Sequence[Box], indices: Sequence[int], model: Model) -> Iterator
         yield run
 
 
+def side_by_side(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    """work(item) of all, in their order, several at a time where there are several threads; without gradients."""
+    threads = torch.get_num_threads()
+    workers = min(threads, WORKERS, len(items))
+    if workers < 2:
+        with torch.inference_mode():
+            return [work(item) for item in items]
+
+    def on_a_share(item: A) -> B:
+        torch.set_num_threads(threads // workers)  # of this thread alone, and of new ones
+        with torch.inference_mode():
+            return work(item)
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(on_a_share, items))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def analyse(pixels: Pixels, box: Box, model: Model, quality: Tensor | None) -> Tensor:
     """y (1, h, w, M) of a box of latents. pixels: of the whole picture, (H, W) or (H, W, 3)."""
     height, width = pixels.shape[:2]
@@ -155,7 +182,7 @@ def synthesise(
 
     decode(indices) -> y_hat (n, h, w, C) of a run of tiles. boxes: of all tiles. size: the picture's, (H, W).
     """
-    s, latents = model.stride, latents_of(*size, model)
+    s, latents, cut = model.stride, latents_of(*size, model), len(boxes) > 1
     window = _window(area, model) & latents
     done = area.top // s  # rows of latents before this one are pixels already
     band, held = None, window  # y_hat of the rows of `held`
@@ -165,14 +192,8 @@ def synthesise(
         new = Box(max(boxes[row[0]].top, window.top), window.left, bottom, window.right)
         band, held = _with_row(band, held, new, decode, boxes, row, model)
         ready = bottom if bottom == window.bottom else bottom - model.reach
-        for piece in _side_by_side(Box(done, area.left // s, ready, -(-area.right // s)), len(boxes) > 1, s):
-            around = piece.grown(model.reach) & held
-            inside = around.times(s) & Box(0, 0, *size)
-            rows, columns = around.within(held)
-            x_hat = model.synthesise_to(band[:, rows, columns], quality, inside.shape)[0]
-            part = piece.times(s) & area
-            rows, columns = part.within(inside)
-            yield part, x_hat[:, rows, columns]
+        pixels_of = partial(_pixels_of, band, held, area, size, model, quality)
+        yield from side_by_side(pixels_of, _pieces(Box(done, area.left // s, ready, -(-area.right // s)), cut, s))
         done = max(done, ready)
 
 
@@ -187,8 +208,9 @@ def _with_row(
 ) -> tuple[Tensor, Box]:
     """The band without the rows that no later piece needs, and with a new row of tiles below."""
     fresh: Tensor | None = None
-    for run in runs(boxes, row, model):
-        for i, y_hat in zip(run, decode(run), strict=True):
+    in_runs = list(runs(boxes, row, model))
+    for run, decoded in zip(in_runs, side_by_side(decode, in_runs), strict=True):
+        for i, y_hat in zip(run, decoded, strict=True):
             if fresh is None:
                 fresh = y_hat.new_zeros(1, *new.shape, y_hat.shape[-1])
             part = boxes[i] & new
@@ -200,10 +222,21 @@ def _with_row(
     return torch.cat([band[:, top - held.top :], fresh], dim=1), Box(top, new.left, new.bottom, new.right)
 
 
-def _side_by_side(box: Box, cut: bool, stride: int) -> Iterator[Box]:
-    """Pieces of a row that is not empty."""
-    if not box:
-        return
+def _pieces(box: Box, cut: bool, stride: int) -> list[Box]:
+    """Of rows of latents, side by side; none where there are no rows."""
     step = RUN * UNIT // stride if cut else box.right - box.left
-    for left in range(box.left, box.right, step):
-        yield Box(box.top, left, box.bottom, min(left + step, box.right))
+    lefts = range(box.left, box.right, step) if box else ()
+    return [Box(box.top, left, box.bottom, min(left + step, box.right)) for left in lefts]
+
+
+def _pixels_of(
+    band: Tensor, held: Box, area: Box, size: tuple[int, int], model: Model, quality: Tensor | None, piece: Box
+) -> tuple[Box, Tensor]:
+    """What a piece of the latents has of an area of pixels, and its x_hat."""
+    around = piece.grown(model.reach) & held
+    inside = around.times(model.stride) & Box(0, 0, *size)
+    rows, columns = around.within(held)
+    x_hat = model.synthesise_to(band[:, rows, columns], quality, inside.shape)[0]
+    part = piece.times(model.stride) & area
+    rows, columns = part.within(inside)
+    return part, x_hat[:, rows, columns]
