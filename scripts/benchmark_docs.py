@@ -1,7 +1,7 @@
 """Fill the tables of docs/benchmark.md from a store of `lichen bench`.
 
-    lichen bench --dataset kodak --data DIR --codecs lichen,jpeg,webp,webp-m4,jpeg2000,avif,jpegxl,hevc,x265-444
-    lichen bench --dataset kodak --data DIR --codecs lichen,vvc --limit vvc-420=8
+    lichen bench --dataset kodak --data DIR --codecs lichen,jpeg,webp,webp-m4,jpeg2000,avif,jpegxl,hevc-444,x265-444
+    lichen bench --dataset kodak --data DIR --codecs lichen,vvc --limit vvc-420=8 --timed 0
     python scripts/benchmark_docs.py results/bench.jsonl
 
 A table stands between <!-- begin NAME --> and <!-- end NAME -->; the rest of the page is left as it is.
