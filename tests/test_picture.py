@@ -33,6 +33,8 @@ from lichen.picture import (
     encode_alpha,
     from_chunks,
     load,
+    to_8_bits,
+    to_16_bits,
     to_chunks,
 )
 
@@ -123,13 +125,20 @@ def test_arrays() -> None:
     assert grey.pixels.flags.c_contiguous
     assert np.array_equal(grey.pixels, rgba[::-1, ::2, 0])
     assert load(np.zeros((1, 1, 3), np.uint8)).pixels.shape == (1, 1, 3)
+    deep = rgba.astype(np.uint16) * 255 + 1
+    for source in (deep, deep.astype(">u2")):
+        found = load(source)
+        assert found.depth == 16
+        assert found.alpha is not None
+        assert np.array_equal(np.dstack([found.pixels, found.alpha]), deep)
 
 
 @pytest.mark.parametrize(
     "source",
     [
         np.zeros((4, 4, 3)),
-        np.zeros((4, 4, 3), np.uint16),
+        np.zeros((4, 4, 3), np.int16),
+        np.zeros((4, 4, 3), np.uint32),
         np.zeros((4, 4), bool),
         np.zeros((0, 4, 3), np.uint8),
         np.zeros((4, 0), np.uint8),
@@ -184,6 +193,8 @@ def test_arrays_that_do_not_fit() -> None:
     grey = np.zeros((4, 5), np.uint8)
     with pytest.raises(PictureError, match="does not fit"):
         Picture(grey, grey.T)
+    with pytest.raises(PictureError, match="does not fit"):
+        Picture(grey, grey.astype(np.uint16))
     with pytest.raises(PictureError, match="uint8"):
         Picture(grey.astype(float))  # type: ignore[arg-type]
     with pytest.raises(PictureError, match="shape"):
@@ -323,7 +334,7 @@ def test_transparent_gif() -> None:
         (2, b"\x1b", 1, [0, 85, 170, 255], [255, 0, 255, 255]),
         (4, b"\x01\x23", 2, [0, 17, 34, 51], [255, 255, 0, 255]),
         (8, b"\x00\x01\x02\x03", 3, [0, 1, 2, 3], [255, 255, 255, 0]),
-        (16, b"\x00\x00\x00\x01\x01\x01\xff\xff", 1, [0, 0, 1, 255], [255, 0, 255, 255]),
+        (16, b"\x00\x00\x00\x01\x01\x01\xff\xff", 1, [0, 1, 257, 65535], [65535, 0, 65535, 65535]),
     ],
 )
 def test_transparent_grey_of_every_depth(depth: int, row: bytes, key: int, levels: list[int], alpha: list[int]) -> None:
@@ -337,9 +348,10 @@ def test_transparent_colour() -> None:
     found = load(png(2, [b"\1\2\3\1\2\4"], 8, 2, b"\0\1\0\2\0\3"))
     assert found.alpha is not None
     assert found.alpha.tolist() == [[0, 255]]
-    found = load(png(2, [b"\x12\x34" * 3 + b"\0\0" * 3], 16, 2, b"\x12\x34" * 3))
-    assert found.alpha is not None
-    assert found.alpha.tolist() == [[0, 255]]
+    for other, alpha in ((b"\x12\x34", 0), (b"\x12\x35", 65535)):
+        found = load(png(2, [b"\x12\x34" * 3 + other * 3], 16, 2, b"\x12\x34" * 3))
+        assert found.alpha is not None
+        assert found.alpha.tolist() == [[0, alpha]]
     image = small(ASTRONAUT)
     image.info["transparency"] = image.getpixel((3, 3))
     found = load(image)
@@ -442,8 +454,6 @@ def test_other_colour_modes(mode: str) -> None:
 def test_16_bit_grey() -> None:
     levels = np.asarray(small(CAMERA)).astype(np.uint16) * 257
     levels[0, :6] = [0, 128, 129, 385, 386, 65535]
-    expected = np.rint(levels / 257).astype(np.uint8)
-    assert expected[0, :6].tolist() == [0, 0, 1, 1, 2, 255]
     image = Image.fromarray(levels)
     assert image.mode == "I;16"
     sources: list[Any] = [image, saved(image), saved(image, "TIFF"), Image.fromarray(levels.astype(np.int32))]
@@ -451,18 +461,29 @@ def test_16_bit_grey() -> None:
     for source in sources:
         found = load(source)
         assert found.grey
-        assert np.array_equal(found.pixels, expected)
+        assert found.depth == 16
+        assert np.array_equal(found.pixels, levels)
+        assert found.to_pil().mode == "L"
 
 
 def test_big_endian_16_bit_grey() -> None:
     levels = np.arange(0, 60_000, 1000, np.uint16).reshape(6, 10)
     image = Image.frombytes("I;16B", (10, 6), levels.astype(">u2").tobytes())
-    assert np.array_equal(load(image).pixels, np.rint(levels / 257).astype(np.uint8))
+    assert np.array_equal(load(image).pixels, levels)
 
 
-def test_16_bit_rgb_is_cut_by_pillow() -> None:
-    row = bytes([0x12, 0xFF, 0x34, 0x00, 0xFF, 0xFF])
-    assert load(png(1, [row], 16, 2, bytes(6))).pixels.tolist() == [[[0x12, 0x34, 0xFF]]]
+def test_depths_of_levels() -> None:
+    every = np.arange(65536, dtype=np.uint16)
+    assert np.array_equal(to_8_bits(every), np.rint(every / 257).astype(np.uint8))
+    assert to_8_bits(every).dtype == np.uint8
+    eight = np.arange(256, dtype=np.uint8)
+    assert to_16_bits(eight)[[0, 1, 255]].tolist() == [0, 257, 65535]
+    assert np.array_equal(to_8_bits(to_16_bits(eight)), eight)
+    picture = load(np.asarray(cutout()))
+    assert picture.to_depth(16).depth == 16
+    assert np.array_equal(np.asarray(picture.to_depth(16).to_pil()), np.asarray(cutout()))
+    with pytest.raises(PictureError, match="8 or 16"):
+        picture.to_depth(12)
 
 
 def test_integers_beyond_16_bits_and_floats_are_refused() -> None:
