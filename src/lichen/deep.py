@@ -60,7 +60,8 @@ def read_png(file: BinaryIO, shape: tuple[int, int, int]) -> Samples:
 
 def write_png(samples: Samples, like: bytes) -> bytes:
     """A PNG file, with ICC profile, EXIF and XMP of the PNG file `like`."""
-    data = bytes(_needed().png_encode(samples[..., 0] if samples.shape[2] == 1 else samples))
+    plane = samples.shape[2] == 1
+    data = bytes(_needed().png_encode(np.ascontiguousarray(samples[..., 0] if plane else samples)))
     kept = [chunk for chunk in _chunks(like) if chunk[4:8] in (b"iCCP", b"eXIf", b"iTXt")]
     head = 8 + 25  # the signature and IHDR
     return b"".join([data[:head], *kept, data[head:]])
