@@ -188,6 +188,19 @@ def test_pixels_return_as_close_as_the_weights_have_them(name: str) -> None:
     assert np.unique(deep.pixels % 257).size > 100  # there is more in it than 8 bits
 
 
+def test_a_crop_of_16_bits(tiny_light: Model) -> None:
+    data = lichen.encode(DATA / "im-rgba-16.png", model=tiny_light)
+    whole = lichen.decode_picture(data, model=tiny_light, depth=16)
+    part = lichen.decode_picture(data, model=tiny_light, depth=16, box=(3, 4, 30, 20))
+    assert np.array_equal(part.pixels, whole.pixels[4:20, 3:30])
+    assert np.array_equal(part.alpha, COLOUR[4:20, 3:30, 3])
+
+
+def test_a_target_in_decibels_is_over_8_bits_of_16_too() -> None:
+    decoded = lichen.decode(lichen.encode(DATA / "im-rgb-16.png", target_psnr=34))
+    assert abs(psnr(load(decoded), load(DATA / "im-rgb-16.png").to_depth(8)) - 34) < 0.1
+
+
 @pytest.mark.parametrize("name", [n for n in PICTURES if "metadata" in n])
 def test_metadata_that_exiftool_wrote(tiny_light: Model, name: str) -> None:
     raw = (DATA / name).read_bytes()
