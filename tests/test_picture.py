@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import skimage
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, features
+from profiles import cmyk_profile, grey_inks
 
 from lichen import picture as pictures
 from lichen.container import SIGNATURE
@@ -33,6 +34,8 @@ from lichen.picture import (
     encode_alpha,
     from_chunks,
     load,
+    to_8_bits,
+    to_16_bits,
     to_chunks,
 )
 
@@ -123,13 +126,20 @@ def test_arrays() -> None:
     assert grey.pixels.flags.c_contiguous
     assert np.array_equal(grey.pixels, rgba[::-1, ::2, 0])
     assert load(np.zeros((1, 1, 3), np.uint8)).pixels.shape == (1, 1, 3)
+    deep = rgba.astype(np.uint16) * 255 + 1
+    for source in (deep, deep.astype(">u2")):
+        found = load(source)
+        assert found.depth == 16
+        assert found.alpha is not None
+        assert np.array_equal(np.dstack([found.pixels, found.alpha]), deep)
 
 
 @pytest.mark.parametrize(
     "source",
     [
         np.zeros((4, 4, 3)),
-        np.zeros((4, 4, 3), np.uint16),
+        np.zeros((4, 4, 3), np.int16),
+        np.zeros((4, 4, 3), np.uint32),
         np.zeros((4, 4), bool),
         np.zeros((0, 4, 3), np.uint8),
         np.zeros((4, 0), np.uint8),
@@ -184,6 +194,8 @@ def test_arrays_that_do_not_fit() -> None:
     grey = np.zeros((4, 5), np.uint8)
     with pytest.raises(PictureError, match="does not fit"):
         Picture(grey, grey.T)
+    with pytest.raises(PictureError, match="does not fit"):
+        Picture(grey, grey.astype(np.uint16))
     with pytest.raises(PictureError, match="uint8"):
         Picture(grey.astype(float))  # type: ignore[arg-type]
     with pytest.raises(PictureError, match="shape"):
@@ -323,7 +335,7 @@ def test_transparent_gif() -> None:
         (2, b"\x1b", 1, [0, 85, 170, 255], [255, 0, 255, 255]),
         (4, b"\x01\x23", 2, [0, 17, 34, 51], [255, 255, 0, 255]),
         (8, b"\x00\x01\x02\x03", 3, [0, 1, 2, 3], [255, 255, 255, 0]),
-        (16, b"\x00\x00\x00\x01\x01\x01\xff\xff", 1, [0, 0, 1, 255], [255, 0, 255, 255]),
+        (16, b"\x00\x00\x00\x01\x01\x01\xff\xff", 1, [0, 1, 257, 65535], [65535, 0, 65535, 65535]),
     ],
 )
 def test_transparent_grey_of_every_depth(depth: int, row: bytes, key: int, levels: list[int], alpha: list[int]) -> None:
@@ -337,9 +349,10 @@ def test_transparent_colour() -> None:
     found = load(png(2, [b"\1\2\3\1\2\4"], 8, 2, b"\0\1\0\2\0\3"))
     assert found.alpha is not None
     assert found.alpha.tolist() == [[0, 255]]
-    found = load(png(2, [b"\x12\x34" * 3 + b"\0\0" * 3], 16, 2, b"\x12\x34" * 3))
-    assert found.alpha is not None
-    assert found.alpha.tolist() == [[0, 255]]
+    for other, alpha in ((b"\x12\x34", 0), (b"\x12\x35", 65535)):
+        found = load(png(2, [b"\x12\x34" * 3 + other * 3], 16, 2, b"\x12\x34" * 3))
+        assert found.alpha is not None
+        assert found.alpha.tolist() == [[0, alpha]]
     image = small(ASTRONAUT)
     image.info["transparency"] = image.getpixel((3, 3))
     found = load(image)
@@ -370,37 +383,10 @@ def test_cmyk_with_a_profile_that_is_none_of_its_own_or_broken() -> None:
         assert np.array_equal(found.pixels, np.asarray(image.convert("RGB")))
 
 
-def cmyk_profile() -> bytes:
-    """A small CMYK profile whose table maps CMYK to Lab as 1 - c - k does in grey: ICC.1:2022, mft1 (10.11)."""
-    corners = []
-    for c in (0, 1):
-        for m in (0, 1):
-            for y in (0, 1):
-                for k in (0, 1):
-                    light = max(0.0, 1 - 0.3 * c - 0.5 * m - 0.1 * y) * (1 - k)
-                    corners.append(bytes([round(255 * light), 128, 128]))
-    identity = bytes(range(256))
-    matrix = struct.pack(">9i", *(0x10000 if i % 4 == 0 else 0 for i in range(9)))
-    a2b = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + identity * 4 + b"".join(corners) + identity * 3
-    description = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(8 + 3 + 67)
-    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
-    text = b"text\0\0\0\0none\0"
-    tags = [(b"desc", description), (b"wtpt", white), (b"cprt", text), (b"A2B0", a2b)]
-    at, table, body = 128 + 4 + 12 * len(tags), b"", b""
-    for name, data in tags:
-        data += bytes(-len(data) % 4)
-        table += name + struct.pack(">II", at + len(body), len(data))
-        body += data
-    body = struct.pack(">I", len(tags)) + table + body
-    head = struct.pack(">I4sI4s4s4s", 128 + len(body), b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ")
-    head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
-    return head.ljust(128, b"\0") + body
-
-
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
 def test_cmyk_goes_through_its_profile(format: str) -> None:
     image = small(ASTRONAUT).convert("CMYK")
-    profile = cmyk_profile()
+    profile = cmyk_profile(grey_inks)
     file = saved(image, format, icc_profile=profile)
     found = load(file)
     assert found.icc is None
@@ -442,8 +428,6 @@ def test_other_colour_modes(mode: str) -> None:
 def test_16_bit_grey() -> None:
     levels = np.asarray(small(CAMERA)).astype(np.uint16) * 257
     levels[0, :6] = [0, 128, 129, 385, 386, 65535]
-    expected = np.rint(levels / 257).astype(np.uint8)
-    assert expected[0, :6].tolist() == [0, 0, 1, 1, 2, 255]
     image = Image.fromarray(levels)
     assert image.mode == "I;16"
     sources: list[Any] = [image, saved(image), saved(image, "TIFF"), Image.fromarray(levels.astype(np.int32))]
@@ -451,18 +435,29 @@ def test_16_bit_grey() -> None:
     for source in sources:
         found = load(source)
         assert found.grey
-        assert np.array_equal(found.pixels, expected)
+        assert found.depth == 16
+        assert np.array_equal(found.pixels, levels)
+        assert found.to_pil().mode == "L"
 
 
 def test_big_endian_16_bit_grey() -> None:
     levels = np.arange(0, 60_000, 1000, np.uint16).reshape(6, 10)
     image = Image.frombytes("I;16B", (10, 6), levels.astype(">u2").tobytes())
-    assert np.array_equal(load(image).pixels, np.rint(levels / 257).astype(np.uint8))
+    assert np.array_equal(load(image).pixels, levels)
 
 
-def test_16_bit_rgb_is_cut_by_pillow() -> None:
-    row = bytes([0x12, 0xFF, 0x34, 0x00, 0xFF, 0xFF])
-    assert load(png(1, [row], 16, 2, bytes(6))).pixels.tolist() == [[[0x12, 0x34, 0xFF]]]
+def test_depths_of_levels() -> None:
+    every = np.arange(65536, dtype=np.uint16)
+    assert np.array_equal(to_8_bits(every), np.rint(every / 257).astype(np.uint8))
+    assert to_8_bits(every).dtype == np.uint8
+    eight = np.arange(256, dtype=np.uint8)
+    assert to_16_bits(eight)[[0, 1, 255]].tolist() == [0, 257, 65535]
+    assert np.array_equal(to_8_bits(to_16_bits(eight)), eight)
+    picture = load(np.asarray(cutout()))
+    assert picture.to_depth(16).depth == 16
+    assert np.array_equal(np.asarray(picture.to_depth(16).to_pil()), np.asarray(cutout()))
+    with pytest.raises(PictureError, match="8 or 16"):
+        picture.to_depth(12)
 
 
 def test_integers_beyond_16_bits_and_floats_are_refused() -> None:
@@ -815,7 +810,7 @@ def test_formats_by_their_suffixes_names() -> None:
 # ---- alpha -----------------------------------------------------------------------------------------------------------
 
 
-def alphas() -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
+def alphas() -> dict[str, np.ndarray[Any, Any]]:
     camera = np.asarray(Image.open(CAMERA))
     rng = np.random.default_rng(0)
     return {
@@ -830,15 +825,22 @@ def alphas() -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
         "pixel": np.array([[7]], np.uint8),
         "opaque": np.full((300, 200), 255, np.uint8),
         "strided": camera[::-2, ::3],
+        "16 bits": camera.astype(np.uint16) * 257 + rng.integers(0, 257, camera.shape, np.uint16),
+        "8 of 16 bits": camera.astype(np.uint16) * 257,
+        "opaque in 16 bits": np.full((300, 200), 65535, np.uint16),
+        "all equal in 16 bits": np.full((300, 200), 1000, np.uint16),
+        "row of 16 bits": rng.integers(0, 65536, (1, 5000), np.uint16),
     }
 
 
 @pytest.mark.parametrize("name", alphas())
 def test_alpha_round_trip(name: str) -> None:
     alpha = alphas()[name]
-    found = decode_alpha(encode_alpha(alpha), *alpha.shape)
-    assert found.dtype == np.uint8
+    found = decode_alpha(encode_alpha(alpha), *alpha.shape, depth=8 * alpha.itemsize)
+    assert found.dtype == alpha.dtype
     assert np.array_equal(found, alpha)
+    for depth, other in ((8, to_8_bits(alpha)), (16, to_16_bits(alpha))):
+        assert np.array_equal(decode_alpha(encode_alpha(alpha), *alpha.shape, depth=depth), other)
 
 
 def test_alpha_in_several_bands(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -846,8 +848,29 @@ def test_alpha_in_several_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "_BAND", 512 * 100)
     data = encode_alpha(alpha)
     assert struct.unpack_from(">I", data) == (100,)
+    deep = encode_alpha(alphas()["16 bits"])
+    assert struct.unpack_from(">I", deep) == (100,)
     monkeypatch.undo()
     assert np.array_equal(decode_alpha(data, 512, 512), alpha)
+    assert np.array_equal(decode_alpha(deep, 512, 512, 16), alphas()["16 bits"])
+
+
+def test_bands_of_both_depths_may_stand_together() -> None:
+    deep, eight = np.array([[1000, 2000]], np.uint16), np.array([[3, 4]], np.uint8)
+    files = [saved(Image.fromarray(rows)) for rows in (deep, eight)]
+    data = struct.pack(">I", 1) + b"".join(struct.pack(">I", len(f)) + f for f in files)
+    assert decode_alpha(data, 2, 2, 16).tolist() == [[1000, 2000], [771, 1028]]
+    assert decode_alpha(data, 2, 2).tolist() == [[4, 8], [3, 4]]
+
+
+def test_a_stored_band_of_16_bits() -> None:
+    """As it stands in a file since version 1: what is read must not change."""
+    data = bytes.fromhex(
+        "000000010000004889504e470d0a1a0a0000000d49484452000000030000000110000000006e1b972b"
+        "0000000f4944415478da636060607ef1ff3f0005c802ea2d1d38420000000049454e44ae426082"
+    )
+    assert decode_alpha(data, 1, 3, 16).tolist() == [[0, 1000, 65535]]
+    assert decode_alpha(data, 1, 3).tolist() == [[0, 4, 255]]
 
 
 def test_alpha_without_webp(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -868,7 +891,8 @@ def test_alpha_is_small() -> None:
     for name in ("matte", "binary", "noise"):
         alpha = alphas()[name]
         assert len(encode_alpha(alpha)) < len(saved(Image.fromarray(alpha), "PNG", optimize=True))
-    assert encode_alpha(alphas()["opaque"]) == b"\xff"
+    assert encode_alpha(alphas()["opaque"]) == encode_alpha(alphas()["opaque in 16 bits"]) == b"\xff"
+    assert encode_alpha(alphas()["8 of 16 bits"]) == encode_alpha(alphas()["matte"])
 
 
 def band(data: bytes, rows: int = 40) -> bytes:
@@ -916,9 +940,10 @@ def test_alpha_bombs(format: str) -> None:
 def test_random_alpha_never_fails_otherwise() -> None:
     rng = random.Random(3)
     mask = np.asarray(small(CAMERA))
-    originals = [encode_alpha(mask), band(saved(small(CAMERA), "PNG"))]
-    for trial in range(2000):
-        data = bytearray(originals[trial % 2])
+    deep = encode_alpha(mask.astype(np.uint16) * 250)
+    originals = [encode_alpha(mask), band(saved(small(CAMERA), "PNG")), deep]
+    for trial in range(3000):
+        data = bytearray(originals[trial % 3])
         for _ in range(rng.randint(1, 4)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         with contextlib.suppress(DamagedError):

@@ -12,13 +12,19 @@ from lichen.errors import LichenError
 from lichen.version import __version__
 
 if TYPE_CHECKING:
-    from lichen.codec import decode, encode
+    from lichen.codec import decode, decode_picture, encode
     from lichen.models.base import Model
     from lichen.models.weights import load
 
-__all__ = ["encode", "decode", "load", "Model", "LichenError", "__version__"]
+__all__ = ["encode", "decode", "decode_picture", "load", "Model", "LichenError", "__version__"]
 
-_HOMES = {"encode": "codec", "decode": "codec", "load": "models.weights", "Model": "models.base"}
+_HOMES = {
+    "encode": "codec",
+    "decode": "codec",
+    "decode_picture": "codec",
+    "load": "models.weights",
+    "Model": "models.base",
+}
 
 
 def __getattr__(name: str) -> Any:

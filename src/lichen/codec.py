@@ -47,10 +47,11 @@ def encode(
     target_psnr: float | None = None,
     tile: int | None = None,
     max_pixels: int | None = MAX_PIXELS,
+    strip: bool = False,
 ) -> bytes:
     """The bytes of a .lichen file.
 
-    image: a path, the bytes or the open file of a picture, a PIL image, or a uint8 array (H, W), (H, W, 3) or
+    image: a path, the bytes or the open file of a picture, a PIL image, or a uint8 or uint16 array (H, W), (H, W, 3) or
     (H, W, 4). quality: 1 (smallest) to 100 (best), any number between, by default 75; ignored by models of one quality.
     model: of `lichen.load`, by default the one that ships.
 
@@ -61,6 +62,7 @@ def encode(
 
     tile: side of the tiles in units of 64 pixels, 0 for one tile whatever the size; by default pictures above 4
     megapixels are cut into tiles of 1024 pixels. max_pixels: the largest picture that is taken, None for any.
+    strip: leave ICC profile, EXIF and XMP out; colours of another profile become sRGB's.
 
     Raises PictureError for what is no picture, LimitError for one with too many pixels, TargetError for a target that
     no quality reaches.
@@ -68,6 +70,7 @@ def encode(
     target = targets.Target.of(quality, target_bytes, target_bpp, target_psnr)
     model = load() if model is None else model
     picture = pictures.load(image, max_pixels=max_pixels)
+    picture = picture.stripped() if strip else picture
     if tile is None:
         tile = TILE if picture.height * picture.width > TILE_ABOVE else 0
     if target is None:
@@ -117,8 +120,8 @@ def _encode(picture: Picture, model: Model, units: int, tile: int) -> bytes:
 def _psnr(data: bytes, picture: Picture, model: Model) -> float:
     """Of a file, in dB over 8-bit values."""
     decoded = decode_picture(data, model=model, max_pixels=None).pixels
-    rows = range(0, picture.height, 256)
-    squares = [np.square(picture.pixels[i : i + 256].astype(np.float32) - decoded[i : i + 256]).sum() for i in rows]
+    pixels, rows = pictures.to_8_bits(picture.pixels), range(0, picture.height, 256)
+    squares = [np.square(pixels[i : i + 256].astype(np.float32) - decoded[i : i + 256]).sum() for i in rows]
     return float(10 * np.log10(255**2 * picture.pixels.size / max(float(np.sum(squares)), 1e-9)))
 
 
@@ -150,24 +153,27 @@ def decode_picture(
     box: tuple[int, int, int, int] | None = None,
     max_pixels: int | None = MAX_PIXELS,
     partial: bool = False,
+    depth: int = 8,
 ) -> Picture:
-    """As `decode`, as arrays."""
+    """As `decode`, as arrays of 8 or 16 bits a channel. PictureError for another depth."""
+    pictures.check_depth(depth)
     file = read(data, partial)
     header, area = file.header, _area(file.header, box)
     if box is None or "ALPH" in file.chunks:
         pictures.check_pixels(header.width, header.height, max_pixels)
     model = _model_of(header, model)
-    pixels = np.empty((*area.shape, 1 if header.grey else 3), np.uint8)
+    pixels = np.empty((*area.shape, 1 if header.grey else 3), np.uint8 if depth == 8 else np.uint16)
     for part, x_hat in _pieces(file, model, area, max_pixels):
-        levels = (x_hat.clamp(0, 1) * 255).round()
+        levels = (x_hat.clamp(0, 1) * (2**depth - 1)).round()
         if header.grey:
             levels = levels.mean(0, keepdim=True).round()
-        pixels[part.within(area)] = levels.permute(1, 2, 0).to(torch.uint8).numpy()
+        kind = torch.uint8 if depth == 8 else torch.uint16
+        pixels[part.within(area)] = levels.permute(1, 2, 0).to(kind).numpy()
     rest = {kind: payload for kind, payload in file.chunks.items() if kind != "ALPH"}
     picture = pictures.from_chunks(pixels[..., 0] if header.grey else pixels, rest)
     if "ALPH" not in file.chunks:
         return picture
-    alpha = pictures.decode_alpha(file.chunks["ALPH"], header.height, header.width)
+    alpha = pictures.decode_alpha(file.chunks["ALPH"], header.height, header.width, depth)
     return replace(picture, alpha=alpha[area.rows, area.columns])
 
 

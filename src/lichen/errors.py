@@ -31,3 +31,7 @@ class LimitError(LichenError):
 
 class TargetError(LichenError):
     """A size or a PSNR that no quality reaches, or that makes no sense."""
+
+
+class LichenWarning(UserWarning):
+    """Something that Lichen did with less than the picture had, in a sentence that says what to do."""

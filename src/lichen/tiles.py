@@ -19,11 +19,11 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from lichen.models.base import Model
+from lichen.picture import Levels
 
 UNIT = 64  # pixels: what a tile's side is measured in
 RUN = 32  # units: neighbouring tiles are transformed and coded together up to this width
@@ -31,7 +31,6 @@ WORKERS = 4  # runs at a time, at most: each takes up to some 150 MB
 
 A = TypeVar("A")
 B = TypeVar("B")
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def side_by_side(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
         torch.set_num_threads(threads)
 
 
-def analyse(pixels: Pixels, box: Box, model: Model, quality: Tensor | None) -> Tensor:
+def analyse(pixels: Levels, box: Box, model: Model, quality: Tensor | None) -> Tensor:
     """y (1, h, w, M) of a box of latents. pixels: of the whole picture, (H, W) or (H, W, 3)."""
     height, width = pixels.shape[:2]
     around = box.grown(model.reach) & latents_of(height, width, model)
@@ -149,13 +148,13 @@ def analyse(pixels: Pixels, box: Box, model: Model, quality: Tensor | None) -> T
     return y[:, rows, columns]
 
 
-def to_tensor(pixels: Pixels, model: Model) -> Tensor:
-    """(H, W) or (H, W, 3) uint8 -> (1, 3, H', W') in 0..1, edges repeated up to the next multiples of the stride where
-    the model does not take any size."""
+def to_tensor(pixels: Levels, model: Model) -> Tensor:
+    """(H, W) or (H, W, 3) uint8 or uint16 -> (1, 3, H', W') in 0..1, edges repeated up to the next multiples of the
+    stride where the model does not take any size."""
     v = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
     pad = [(0, 0 if model.any_size else -n % model.stride) for n in v.shape[:2]]
     v = np.pad(v, [*pad, (0, 0)], mode="edge")
-    return torch.from_numpy(v).permute(2, 0, 1)[None].float().div_(255)
+    return torch.from_numpy(v).permute(2, 0, 1)[None].float().div_(np.iinfo(v.dtype).max)
 
 
 def needed(boxes: Sequence[Box], area: Box, model: Model) -> list[int]:

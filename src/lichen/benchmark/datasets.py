@@ -165,5 +165,5 @@ def pixels(path: str | Path) -> Pixels:
 
     Raises PictureError and LimitError as `lichen.picture.load`.
     """
-    found = picture.load(path).pixels
+    found = picture.to_8_bits(picture.load(path).pixels)
     return np.repeat(found[..., None], 3, axis=2) if found.ndim == 2 else found

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from lichen.cli import bench, decode, encode, info, inspect, models, train
-from lichen.errors import LichenError
+from lichen.errors import LichenError, LichenWarning
 from lichen.version import __version__
 
 
@@ -28,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status."""
     args = parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", LichenWarning)
+            warnings.showwarning = _show
+            return int(args.run(args))
     except LichenError as e:
         print(f"lichen: {e}", file=sys.stderr)
         return 1
@@ -38,3 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lichen: interrupted", file=sys.stderr)
         return 130
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Lichen's warnings as a sentence, others as Python has them."""
+    if issubclass(category, LichenWarning):
+        print(f"lichen: {message}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))

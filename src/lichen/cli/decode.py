@@ -22,6 +22,9 @@ def add_parser(commands: Any) -> None:
     p.add_argument(
         "--crop", type=_box, metavar="L,T,R,B", help="only what lies between these columns and rows, from 0, in pixels"
     )
+    p.add_argument(
+        "--depth", type=int, choices=(8, 16), default=8, help="bits a channel (default: 8); 16 in PNG and TIFF"
+    )
     p.set_defaults(run=run)
 
 
@@ -43,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
 
     def work(source: str, target: str) -> bytes:
         data = sys.stdin.buffer.read() if source == "-" else Path(source)
-        picture = decode_picture(data, model=model, box=args.crop, max_pixels=args.max_pixels, partial=args.partial)
+        options = {"box": args.crop, "max_pixels": args.max_pixels, "partial": args.partial, "depth": args.depth}
+        picture = decode_picture(data, model=model, **options)
         buffer = io.BytesIO()
         lost = picture.save(buffer, "PNG" if target == "-" else Path(target).suffix or target)
         if lost:

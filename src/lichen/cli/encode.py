@@ -21,6 +21,7 @@ def add_parser(commands: Any) -> None:
     target.add_argument("--target-bytes", type=int, metavar="N", help="the best file of at most N bytes")
     target.add_argument("--target-bpp", type=float, metavar="R", help="the best file of at most R bits per pixel")
     target.add_argument("--target-psnr", type=float, metavar="D", help="the smallest file of D dB")
+    p.add_argument("--strip", action="store_true", help="leave out ICC profile, EXIF and XMP; colours become sRGB's")
     p.set_defaults(run=run)
 
 
@@ -31,7 +32,7 @@ def _quality(text: str) -> float:
     return q
 
 
-OPTIONS = ("quality", "target_bytes", "target_bpp", "target_psnr", "max_pixels")
+OPTIONS = ("quality", "target_bytes", "target_bpp", "target_psnr", "max_pixels", "strip")
 """Arguments of the command that are arguments of `lichen.encode` by the same name."""
 
 

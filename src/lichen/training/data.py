@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from lichen.errors import LichenError
-from lichen.picture import load
+from lichen.picture import load, to_8_bits
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm"}
 HOLD_OUT_EVERY = 10
@@ -145,7 +145,7 @@ def _decode_all(paths: Sequence[Path], pixels: Path, index: Path) -> None:
 def _decode(path: Path) -> Pixels:
     """(H, W, 3), by the rules of docs/pictures.md; alpha is left out."""
     try:
-        v = load(path).pixels
+        v = to_8_bits(load(path).pixels)
     except LichenError as e:
         raise DataError(f"mend {path} or take it out of the folder: {e}") from e
     return v if v.ndim == 3 else np.repeat(v[..., None], 3, axis=2)
