@@ -17,9 +17,8 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 import lichen
 import lichen.pillow
 from lichen import codec
-from lichen.container import MODELS, Container, outline, parts, read_part
+from lichen.container import parts
 from lichen.errors import DamagedError, LichenError, PictureError
-from lichen.models import REGISTRY
 from lichen.models.base import Model
 from lichen.models.weights import load
 from lichen.pillow import LichenImageError, LichenImageFile
@@ -113,10 +112,6 @@ def test_torch_waits_for_the_pixels(path: Path) -> None:
         "Image.open(sys.argv[1]).load(); assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
-
-
-def test_numbers_of_models_have_the_registrys_names() -> None:
-    assert {entry.number: name for name, entry in REGISTRY.items()} == MODELS
 
 
 def test_models_without_a_quality_and_weights_that_do_not_ship(photo: Photo) -> None:
@@ -378,15 +373,3 @@ def test_lichen_itself_still_refuses_to_encode_its_own_files(path: Path) -> None
             lichen.encode(source)
     with pytest.raises(PictureError, match="choose PNG"):
         codec.decode_picture(path).save(io.BytesIO(), "LICHEN")
-
-
-def test_outline_sees_what_the_reader_sees(path: Path) -> None:
-    data = path.read_bytes()
-    header, found = outline(io.BytesIO(data))
-    file = Container.from_bytes(data)
-    assert header == file.header
-    assert found == parts(data)[1:]
-    payloads = [read_part(io.BytesIO(data), part) for part in found]
-    assert payloads == [*file.tiles, *file.chunks.values()]
-    for n in range(60, len(data)):
-        assert outline(io.BytesIO(data[:n])) == (header, [p for p in found if p.offset + p.length + 4 <= n])

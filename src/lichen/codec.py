@@ -72,7 +72,8 @@ def encode(
     picture = pictures.load(image, max_pixels=max_pixels)
     picture = picture.stripped() if strip else picture
     if tile is None:
-        tile = TILE if picture.height * picture.width > TILE_ABOVE else 0
+        large = picture.height * picture.width > TILE_ABOVE or max(picture.pixels.shape) > container.MAX_TILE_SIDE
+        tile = TILE if large else 0
     if target is None:
         units = _quality_units(DEFAULT_QUALITY if quality is None else quality) if model.variable_rate else 0
         return _encode(picture, model, units, tile)
@@ -265,12 +266,16 @@ def identity_of(model: Model) -> bytes:
 
 def _model_of(header: Header, model: Model | None) -> Model:
     if model is None:
-        return by_identity(header.weights)
-    if identity_of(model) != header.weights:
+        model = by_identity(header.weights)
+    elif identity_of(model) != header.weights:
         raise WeightsError(
             f"the file was written with weights {header.weights.hex()}, not with {identity_of(model).hex()} "
             f"of {model.name}: give the weights that wrote it"
         )
+    if header.model not in (model.name, find(model.name).number):
+        raise DamagedError(f"the file names another model than {model.name}, whose weights it names: get another copy")
+    if not (QUALITY_UNITS <= header.quality <= 100 * QUALITY_UNITS if model.variable_rate else header.quality == 0):
+        raise DamagedError(f"{model.name} writes no file of quality {header.quality / QUALITY_UNITS}: get another copy")
     return model
 
 

@@ -31,6 +31,8 @@ SIGNATURE = b"\x89LIC\r\n\x1a\n"
 VERSION = 1
 MAX_SIDE = 2**24  # pixels, of the stored picture
 TILE_UNIT = 64  # pixels
+MAX_TILE = 2**24  # pixels: what a reader must be ready to hold at once
+MAX_TILE_SIDE = 2**16  # pixels
 OPTIONAL = ("ALPH", "ICCP", "EXIF", "XMP ")
 """Chunks that may follow the tiles or precede the layers, in the order in which they are written."""
 
@@ -63,7 +65,8 @@ Buffer = bytes | bytearray | memoryview
 class Header:
     """What a reader must know before it decodes.
 
-    Raises ValueError for values that no file can hold, LimitError for a picture of more than 2^24 pixels a side.
+    Raises ValueError for values that no file can hold, LimitError for a picture of more than 2^24 pixels a side or a
+    tile of more than 2^24 pixels or 2^16 a side.
     """
 
     model: int | str  # permanent number of the models' registry, 1..255, or the name of a model outside of it
@@ -95,6 +98,12 @@ class Header:
             raise LimitError(
                 f"the picture has {self.width}x{self.height} pixels and a .lichen file takes {MAX_SIDE} to a side: "
                 "cut it into parts"
+            )
+        h, w = (min(n, self.tile * TILE_UNIT or n) for n in (self.height, self.width))
+        if h * w > MAX_TILE or max(h, w) > MAX_TILE_SIDE:
+            raise LimitError(
+                f"a tile of {w}x{h} pixels is too large, it may have {MAX_TILE} and {MAX_TILE_SIDE} to a side: cut the "
+                "picture into smaller tiles"
             )
 
     @property
