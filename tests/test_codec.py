@@ -252,3 +252,11 @@ def test_a_file_of_tiles_is_the_same_by_two_threads(tiny_light: Model, photo: Ph
     torch.set_num_threads(1)
     assert abs(len(one) - len(two)) <= 8  # floats of the analysis may differ in their last bit
     assert np.abs(np.asarray(lichen.decode(two, model=tiny_light), int) - by_two).max() <= 1
+
+
+def test_tiles_that_no_reader_takes_are_not_written(tiny_light: Model, photo: Photo) -> None:
+    strip = np.tile(photo[:1], (1, 129, 1))
+    assert strip.shape[1] > 2**16
+    assert codec.read(lichen.encode(strip, 30, model=tiny_light)).header.tile == 16
+    with pytest.raises(lichen.LichenError, match="smaller tiles"):
+        lichen.encode(strip, 30, model=tiny_light, tile=0)

@@ -199,6 +199,7 @@ def test_saving_takes_the_options_of_encode(image: Image.Image, tiny_light: Mode
     assert saved(image) == lichen.encode(image)
     assert saved(image, quality=31.5) == lichen.encode(image, 31.5)
     assert saved(image, quality=31, model=tiny_light, tile=1) == lichen.encode(image, 31, model=tiny_light, tile=1)
+    assert saved(image, target_bytes=4000) == lichen.encode(image, target_bytes=4000)
     assert saved(image, quality=20, optimize=True) == lichen.encode(image, 20)  # Pillow ignores what a format has not
 
 

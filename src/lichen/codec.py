@@ -89,6 +89,15 @@ def encode(
 
 def _encode(picture: Picture, model: Model, units: int, tile: int) -> bytes:
     """A file of a quality in units of 1/256."""
+    header = Header(
+        model=find(model.name).number,
+        weights=identity_of(model),
+        quality=units,
+        width=picture.width,
+        height=picture.height,
+        tile=tile,
+        grey=picture.grey,
+    )
     boxes = tiles.tile_boxes(tiles.latents_of(picture.height, picture.width, model), tile, model)
     q = quality_tensor(units)
     model.frozen_prior()
@@ -105,15 +114,6 @@ def _encode(picture: Picture, model: Model, units: int, tile: int) -> bytes:
     coded = tiles.side_by_side(encode_run, list(tiles.runs(boxes, range(len(boxes)), model)))
     streams = [stream for run in coded for stream, _ in run]
     ends = [end for run in coded for _, end in run]
-    header = Header(
-        model=find(model.name).number,
-        weights=identity_of(model),
-        quality=units,
-        width=picture.width,
-        height=picture.height,
-        tile=tile,
-        grey=picture.grey,
-    )
     layers = [list(layer) for layer in zip(*ends, strict=True)]
     return Container(header, streams, pictures.to_chunks(picture), layers).to_bytes()
 
