@@ -85,6 +85,8 @@ def originals() -> list[Original]:
     add("toderici2017 with tiles and metadata", everything.crop((0, 0, 66, 30)), models["toderici2017"], 100, tile=1)
     add("the default weights", photo[100:164, 200:264], shipped)
     add("the default weights with metadata", everything.convert("LA").crop((0, 0, 40, 30)), shipped, 90)
+    deep = photo[60:100, 200:250].astype(np.uint16) * 256 + photo[160:200, 200:250]
+    add("light with alpha of 16 bits", np.dstack([deep, deep[..., 0]]), light)
     add("light with alpha as PNG", photo[100:140, 200:250, 0], light)
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(everything)[:40, :50, 3]).save(buffer, "PNG")  # as a Pillow without WebP writes it
