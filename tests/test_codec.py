@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
+from tiny import make_tiny
 from torch import Tensor
 
 import lichen
 from lichen import codec, tiles
 from lichen.coding.coder import Decoder, Encoder
 from lichen.container import Container
+from lichen.errors import DamagedError
 from lichen.models.base import Model
 
 Photo = npt.NDArray[np.uint8]
@@ -159,31 +163,49 @@ def test_too_many_pixels_are_refused(tiny_light: Model, photo: Photo) -> None:
         lichen.encode(photo[:64, :64], model=tiny_light, max_pixels=64 * 63)
 
 
-def mended(data: bytes, rng: np.random.Generator) -> bytes:
-    """A file with some bytes of a payload changed and its checksum mended, so that damage reaches the coder."""
-    file = Container.from_bytes(data)
-    tile = bytearray(file.tiles[0])
-    for _ in range(rng.integers(1, 5)):
-        if tile and rng.random() < 0.8:
-            tile[rng.integers(len(tile))] = rng.integers(256)
-        else:
-            del tile[rng.integers(len(tile) + 1) :]
-    return Container(file.header, [bytes(tile), *file.tiles[1:]], file.chunks).to_bytes()
+@pytest.mark.parametrize(
+    "change", [{"quality": 0}, {"quality": 255}, {"quality": 25601}, {"model": 2}, {"model": "other"}]
+)
+def test_headers_that_do_not_fit_their_weights(tiny_light: Model, photo: Photo, change: dict[str, int | str]) -> None:
+    file = codec.read(lichen.encode(photo[:16, :16], model=tiny_light))
+    data = Container(replace(file.header, **change), file.tiles).to_bytes()  # type: ignore[arg-type]
+    with pytest.raises(DamagedError, match="get another copy"):
+        lichen.decode(data, model=tiny_light)
 
 
-def test_corruption_raises_lichen_errors_alone(tiny: Model, photo: Photo) -> None:
-    rng = np.random.default_rng(0)
-    data = lichen.encode(photo[:48, :64], 30, model=tiny)
-    for k in range(1000):
-        bad = bytearray(data)
-        for _ in range(rng.integers(1, 4)):
-            bad[rng.integers(len(bad))] ^= int(rng.integers(1, 256))
-        candidate = mended(data, rng) if k % 2 else bytes(bad)
-        try:
-            assert lichen.decode(candidate, model=tiny).size == (64, 48)
-        except lichen.LichenError:
-            continue
-        assert k % 2 or candidate == data  # a flipped byte never passes unnoticed
+def test_a_model_of_one_quality_takes_no_other(photo: Photo) -> None:
+    model = make_tiny("minnen2018-scale", photo)
+    file = codec.read(lichen.encode(photo[:16, :16], model=model))
+    with pytest.raises(DamagedError, match="quality 50"):
+        lichen.decode(Container(replace(file.header, quality=50 * 256), file.tiles).to_bytes(), model=model)
+
+
+def test_a_short_stream_is_refused_long_before_the_end_that_its_size_claims(
+    tiny: Model, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = codec.read(lichen.encode(photo[:64, :64], 40, model=tiny))
+    stream = file.tiles[0][:100]
+    layers = [[min(end, len(stream)) for end in layer] for layer in file.layers]
+    layers[-1:] = [[len(stream)]] if layers else []
+    header = replace(file.header, width=4096, height=4096)
+    read = 0
+
+    class Counting(Decoder):
+        def code(self, *arguments: Any) -> Any:
+            return self.counted(super().code(*arguments))
+
+        def code_each(self, *arguments: Any) -> Any:
+            return self.counted(super().code_each(*arguments))
+
+        def counted(self, values: Any) -> Any:
+            nonlocal read
+            read += len(values)
+            return values
+
+    monkeypatch.setattr(codec, "Decoder", Counting)
+    with pytest.raises(DamagedError, match=r"too early|no sense"):
+        lichen.decode(Container(header, [stream], {}, layers).to_bytes(), model=tiny)
+    assert read < 5000  # of a million latents
 
 
 def test_a_box_is_a_part_of_the_whole(tiny: Model, photo: Photo) -> None:
@@ -230,3 +252,11 @@ def test_a_file_of_tiles_is_the_same_by_two_threads(tiny_light: Model, photo: Ph
     torch.set_num_threads(1)
     assert abs(len(one) - len(two)) <= 8  # floats of the analysis may differ in their last bit
     assert np.abs(np.asarray(lichen.decode(two, model=tiny_light), int) - by_two).max() <= 1
+
+
+def test_tiles_that_no_reader_takes_are_not_written(tiny_light: Model, photo: Photo) -> None:
+    strip = np.tile(photo[:1], (1, 129, 1))
+    assert strip.shape[1] > 2**16
+    assert codec.read(lichen.encode(strip, 30, model=tiny_light)).header.tile == 16
+    with pytest.raises(lichen.LichenError, match="smaller tiles"):
+        lichen.encode(strip, 30, model=tiny_light, tile=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import shutil
@@ -16,7 +17,18 @@ from pathlib import Path
 import pytest
 
 from lichen import container
-from lichen.container import OPTIONAL, SIGNATURE, Container, Header, header_only, parts, read_bytes, write_atomic
+from lichen.container import (
+    OPTIONAL,
+    SIGNATURE,
+    Container,
+    Header,
+    header_only,
+    outline,
+    parts,
+    read_bytes,
+    read_part,
+    write_atomic,
+)
 from lichen.errors import DamagedError, LichenError, LimitError, NotLichenError, VersionError
 
 WEIGHTS = bytes.fromhex("0123456789abcdef")
@@ -113,18 +125,18 @@ def test_round_trip_from_any_buffer(kind: type) -> None:
 
 @pytest.mark.parametrize("side", [1, 127, 128, 16383, 16384, 2**21 - 1, 2**21, 2**24])
 def test_sizes_round_trip(side: int) -> None:
-    header = Header(255, WEIGHTS, 0xFFFF, side, 1)
-    assert Container.from_bytes(Container(header, [b""]).to_bytes()).header == header
+    header = Header(255, WEIGHTS, 0xFFFF, side, 1, tile=1)
+    assert header_only(Container(header, [b""] * header.grid[1]).to_bytes()) == header
 
 
 @pytest.mark.parametrize("n", [0, 1, 127, 128, 16383, 16384, 2**21 - 1])
 def test_overhead_of_one_tile(n: int) -> None:
-    file = Container(Header(255, WEIGHTS, 0xFFFF, 16383, 16383), [bytes(n)])
+    file = Container(Header(255, WEIGHTS, 0xFFFF, 16383, 1024), [bytes(n)])
     assert len(file.to_bytes()) - n <= 47
 
 
 def test_overhead_grows_by_one_byte_from_2_mebibytes_on() -> None:
-    assert len(Container(Header(255, WEIGHTS, 0xFFFF, 16383, 16383), [bytes(2**21)]).to_bytes()) - 2**21 == 48
+    assert len(Container(Header(255, WEIGHTS, 0xFFFF, 16383, 1024), [bytes(2**21)]).to_bytes()) - 2**21 == 48
 
 
 def test_grid() -> None:
@@ -143,8 +155,27 @@ def test_parts() -> None:
 
 def test_header_only_needs_the_beginning_alone() -> None:
     assert header_only(FULL.to_bytes()[:512]) == FULL.header
-    longest = Header("m" * 255, WEIGHTS, 1, 2**24, 2**24, tile=2**18)
-    assert header_only(Container(longest, [b"x" * 600]).to_bytes()[:512]) == longest
+    longest = Header("m" * 255, WEIGHTS, 1, 2**24, 1, tile=2**10)
+    assert header_only(Container(longest, [b"x" * 6] * 256).to_bytes()[:512]) == longest
+
+
+@pytest.mark.parametrize("file", [PLAIN, FULL, LAYERED])
+def test_outline_sees_what_the_reader_sees(file: Container) -> None:
+    data = file.to_bytes()
+    header, found = outline(io.BytesIO(data))
+    assert header == file.header
+    assert found == parts(data)[1:]
+    for part in found:
+        assert read_part(io.BytesIO(data), part) == data[part.offset : part.offset + part.length]
+        bad = data[: part.offset] + b"\xaa" + data[part.offset + 1 :]
+        with pytest.raises(DamagedError, match="checksum"):
+            read_part(io.BytesIO(bad), part)
+    for n in range(parts(data)[0].offset + parts(data)[0].length + 4, len(data)):
+        cut = outline(io.BytesIO(data[:n]))
+        assert cut == (header, [p for p in found if p.offset + p.length + 4 <= n])
+    for n in range(8, parts(data)[0].length):
+        with pytest.raises(DamagedError):
+            outline(io.BytesIO(data[:n]))
 
 
 @pytest.mark.parametrize("file", [PLAIN, FULL, LAYERED], ids=["plain", "full", "layered"])
@@ -402,6 +433,18 @@ def test_headers_that_cannot_be_written(change: dict[str, object]) -> None:
 def test_pictures_beyond_the_format() -> None:
     with pytest.raises(LimitError, match="16777216"):
         Header(1, WEIGHTS, 0, 2**24 + 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "tile"), [(4097, 4096, 0), (2**16 + 1, 1, 0), (1, 2**24, 2**10 + 1), (2**24, 2**24, 65)]
+)
+def test_tiles_beyond_the_format(width: int, height: int, tile: int) -> None:
+    with pytest.raises(LimitError, match="smaller tiles"):
+        Header(1, WEIGHTS, 0, width, height, tile)
+    Header(1, WEIGHTS, 0, width, height, tile=tile - 1 if tile else 64)
+    claim = head(2, b"\x80\x80\x80\x08", b"\x80\x80\x80\x08", b"\x41")  # 2^24 x 2^24 in tiles of 65 units
+    with pytest.raises(DamagedError, match="impossible"):
+        Container.from_bytes(SIGNATURE + chunk(b"HEAD", b"\x01" + claim[1:]) + TILE)
 
 
 def test_containers_that_cannot_be_written() -> None:

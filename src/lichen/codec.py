@@ -72,7 +72,8 @@ def encode(
     picture = pictures.load(image, max_pixels=max_pixels)
     picture = picture.stripped() if strip else picture
     if tile is None:
-        tile = TILE if picture.height * picture.width > TILE_ABOVE else 0
+        large = picture.height * picture.width > TILE_ABOVE or max(picture.pixels.shape) > container.MAX_TILE_SIDE
+        tile = TILE if large else 0
     if target is None:
         units = _quality_units(DEFAULT_QUALITY if quality is None else quality) if model.variable_rate else 0
         return _encode(picture, model, units, tile)
@@ -88,6 +89,15 @@ def encode(
 
 def _encode(picture: Picture, model: Model, units: int, tile: int) -> bytes:
     """A file of a quality in units of 1/256."""
+    header = Header(
+        model=find(model.name).number,
+        weights=identity_of(model),
+        quality=units,
+        width=picture.width,
+        height=picture.height,
+        tile=tile,
+        grey=picture.grey,
+    )
     boxes = tiles.tile_boxes(tiles.latents_of(picture.height, picture.width, model), tile, model)
     q = quality_tensor(units)
     model.frozen_prior()
@@ -104,15 +114,6 @@ def _encode(picture: Picture, model: Model, units: int, tile: int) -> bytes:
     coded = tiles.side_by_side(encode_run, list(tiles.runs(boxes, range(len(boxes)), model)))
     streams = [stream for run in coded for stream, _ in run]
     ends = [end for run in coded for _, end in run]
-    header = Header(
-        model=find(model.name).number,
-        weights=identity_of(model),
-        quality=units,
-        width=picture.width,
-        height=picture.height,
-        tile=tile,
-        grey=picture.grey,
-    )
     layers = [list(layer) for layer in zip(*ends, strict=True)]
     return Container(header, streams, pictures.to_chunks(picture), layers).to_bytes()
 
@@ -265,12 +266,16 @@ def identity_of(model: Model) -> bytes:
 
 def _model_of(header: Header, model: Model | None) -> Model:
     if model is None:
-        return by_identity(header.weights)
-    if identity_of(model) != header.weights:
+        model = by_identity(header.weights)
+    elif identity_of(model) != header.weights:
         raise WeightsError(
             f"the file was written with weights {header.weights.hex()}, not with {identity_of(model).hex()} "
             f"of {model.name}: give the weights that wrote it"
         )
+    if header.model not in (model.name, find(model.name).number):
+        raise DamagedError(f"the file names another model than {model.name}, whose weights it names: get another copy")
+    if not (QUALITY_UNITS <= header.quality <= 100 * QUALITY_UNITS if model.variable_rate else header.quality == 0):
+        raise DamagedError(f"{model.name} writes no file of quality {header.quality / QUALITY_UNITS}: get another copy")
     return model
 
 

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from lichen.errors import DamagedError, LimitError, NotLichenError, VersionError
 
@@ -31,8 +31,26 @@ SIGNATURE = b"\x89LIC\r\n\x1a\n"
 VERSION = 1
 MAX_SIDE = 2**24  # pixels, of the stored picture
 TILE_UNIT = 64  # pixels
+MAX_TILE = 2**24  # pixels: what a reader must be ready to hold at once
+MAX_TILE_SIDE = 2**16  # pixels
 OPTIONAL = ("ALPH", "ICCP", "EXIF", "XMP ")
 """Chunks that may follow the tiles or precede the layers, in the order in which they are written."""
+
+MODELS: dict[int | str, str] = {
+    1: "light",
+    2: "minnen2018-factorized",
+    3: "minnen2018-scale",
+    4: "minnen2018-mean-scale",
+    5: "minnen2018-context",
+    6: "minnen2018-joint",
+    7: "lee2019-base",
+    8: "lee2019-hybrid",
+    9: "hu2020",
+    10: "mentzer2018",
+    11: "toderici2017",
+    12: "balle2018-factorized",
+}
+"""The names behind the permanent numbers of the models' registry, for readers that import no model."""
 
 _VARINT_BYTES = 5
 _ANOTHER_COPY = "the file is damaged, get another copy"
@@ -47,7 +65,8 @@ Buffer = bytes | bytearray | memoryview
 class Header:
     """What a reader must know before it decodes.
 
-    Raises ValueError for values that no file can hold, LimitError for a picture of more than 2^24 pixels a side.
+    Raises ValueError for values that no file can hold, LimitError for a picture of more than 2^24 pixels a side or a
+    tile of more than 2^24 pixels or 2^16 a side.
     """
 
     model: int | str  # permanent number of the models' registry, 1..255, or the name of a model outside of it
@@ -79,6 +98,12 @@ class Header:
             raise LimitError(
                 f"the picture has {self.width}x{self.height} pixels and a .lichen file takes {MAX_SIDE} to a side: "
                 "cut it into parts"
+            )
+        h, w = (min(n, self.tile * TILE_UNIT or n) for n in (self.height, self.width))
+        if h * w > MAX_TILE or max(h, w) > MAX_TILE_SIDE:
+            raise LimitError(
+                f"a tile of {w}x{h} pixels is too large, it may have {MAX_TILE} and {MAX_TILE_SIDE} to a side: cut the "
+                "picture into smaller tiles"
             )
 
     @property
@@ -185,6 +210,41 @@ def parts(data: Buffer, partial: bool = False) -> list[Part]:
 def header_only(data: Buffer) -> Header:
     """The header from a file's first bytes (512 always suffice). Raises as `Container.from_bytes`."""
     return _read_head(memoryview(data).toreadonly().cast("B"))[0]
+
+
+def outline(file: IO[bytes]) -> tuple[Header, list[Part]]:
+    """The header and the chunks after it, of an open file from its beginning, whatever their payloads: it seeks over
+    them. What the end of the file cuts off is left out.
+
+    Raises as `Container.from_bytes` where the header does; all other checks are left to the reader of the payloads.
+    """
+    file.seek(0)
+    header, count, at = _read_head(memoryview(file.read(512)))
+    size = file.seek(0, os.SEEK_END)
+    found: list[Part] = []
+    while len(found) < count:
+        file.seek(at)
+        cursor = _Cursor(memoryview(file.read(4 + _VARINT_BYTES)), 0)
+        try:
+            kind, length = cursor.take(4), cursor.varint()
+        except EOFError:
+            break
+        part = Part(kind.decode("latin-1"), at + cursor.at, length)
+        at = part.offset + part.length + 4
+        if at > size:
+            break
+        found.append(part)
+    return header, found
+
+
+def read_part(file: IO[bytes], part: Part) -> bytes:
+    """The payload of a chunk of `outline`. DamagedError where its checksum does not match."""
+    file.seek(part.offset)
+    payload, checksum = file.read(part.length), file.read(4)
+    start = part.type.encode("latin-1") + _varint(part.length)
+    if struct.pack(">I", zlib.crc32(payload, zlib.crc32(start))) != checksum:
+        raise DamagedError(f"a checksum does not match: {_ANOTHER_COPY}")
+    return payload
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

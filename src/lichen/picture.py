@@ -298,6 +298,8 @@ def _from_file(file: BinaryIO, name: str, max_pixels: int | None) -> Picture:
         kind = _kind(file) if tags is None else f"of 16 bits a channel, which Pillow cannot read: {deep.INSTALL}"
         raise PictureError(f"{name} is {kind}") from None
     with image:
+        if image.format == "LICHEN":  # where lichen.pillow was imported
+            raise PictureError(f"{name} is {_kind(file)}")
         rawmode = _rawmode(image)
         if tags is None and rawmode not in ("LA;16B", "RGB;16B", "RGBA;16B"):
             return _from_pil(image, max_pixels)
@@ -337,7 +339,7 @@ def _from_pil(image: Image.Image, max_pixels: int | None, levels: Levels | None 
         pixels, alpha, converted = *_split(levels), False
     else:
         pixels, alpha, converted = _to_arrays(image, rawmode)
-    exif, xmp = _exif_of(image), _xmp_of(image.info)
+    exif, xmp = exif_of(image), _xmp_of(image.info)
     return Picture(
         _upright(pixels, orientation),
         None if alpha is None else _upright(alpha, orientation),
@@ -579,7 +581,8 @@ def _upright(array: Levels, orientation: int) -> Levels:
     return np.ascontiguousarray(array)
 
 
-def _exif_of(image: Image.Image) -> bytes | None:
+def exif_of(image: Image.Image) -> bytes | None:
+    """From its TIFF header on; of a TIFF file the tags that describe the picture."""
     raw = image.info.get("exif")
     if not isinstance(raw, bytes) and "Raw profile type exif" in image.info:
         raw = _raw_profile(image.info["Raw profile type exif"])
@@ -817,6 +820,6 @@ def _format_of(target: str | os.PathLike[str] | BinaryIO, format: str | None) ->
             raise PictureError(f"{target} has no suffix that names a format: end it in .png")
     name = format.upper().lstrip(".")
     name = extensions.get("." + name.lower(), name)
-    if name not in Image.SAVE:
+    if name not in Image.SAVE or name == "LICHEN":
         raise PictureError(f"Pillow cannot write {name}: choose PNG, WebP, TIFF or JPEG")
     return name

@@ -90,3 +90,11 @@ def test_junk_gives_symbols_or_is_damaged() -> None:
         except DamagedError:
             damaged += 1
     assert damaged == 22
+
+
+def test_a_stream_that_is_spent_is_noticed() -> None:
+    x = logits(400)
+    code_each("y", [Decoder(b"")], x[:1], None)
+    for data in (b"", bytes(8)):
+        with pytest.raises(DamagedError, match="too early"):
+            code_each("y", [Decoder(data)], x, None)

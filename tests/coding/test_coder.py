@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lichen.coding.coder import VALUE_MAX, Decoder, Encoder, Meter, code_batch
+from lichen.coding.tables import Tables
 from lichen.errors import DamagedError, WeightsError
 from lichen.priors.gaussian import SCALES, tables
 
@@ -129,3 +130,37 @@ def test_damage_is_damage() -> None:
         except DamagedError:
             noticed += 1
     assert noticed > 100  # the rest is left to the container's checksum
+
+
+def test_a_stream_that_is_spent_is_noticed_within_the_batch() -> None:
+    index, values = latents()
+    encoder = Encoder()
+    for i, v in zip(np.array_split(index, 50), np.array_split(values, 50), strict=True):
+        encoder.code("y", tables(), i, v)
+    data = encoder.finish()
+    decoder, read = Decoder(data[: len(data) // 2 // 4 * 4]), 0
+    with pytest.raises(DamagedError, match="too early"):
+        for i in np.array_split(index, 50):
+            decoder.code("y", tables(), i)
+            read += 1
+    assert 22 <= read <= 28
+    decoder = Decoder(b"")  # reads as zeros
+    assert decoder.code("y", tables(), np.full(1, 40, np.uint16)).shape == (1,)
+    with pytest.raises(DamagedError, match="too early"):
+        decoder.code("y", tables(), np.full(20, 40, np.uint16))
+
+
+def test_no_stream_is_taken_for_spent_that_is_not() -> None:
+    """Every symbol of frequency 1 to 2^24 - 1, and escapes, in streams of any length."""
+    pmfs = [np.array([1 - 2.0**-23]), np.array([0.5, 0.25]), np.full(200, 1 / 256), np.array([1 - 2.0**-20, 2.0**-22])]
+    tables, rng = Tables(pmfs, [0, 0, -100, 0]), np.random.default_rng(0)
+    for trial in range(2000):
+        n = int(rng.integers(0, 40))
+        index = np.zeros(n, np.uint16) if trial % 3 == 0 else rng.integers(0, 4, n).astype(np.uint16)
+        values = np.where(index == 2, rng.integers(-100, 100, n), 0)
+        values = np.where(rng.random(n) < 0.1, rng.integers(-130, 130, n), values).astype(np.int32)
+        encoder = Encoder()
+        encoder.code("y", tables, index, values)
+        decoder = Decoder(encoder.finish())
+        assert np.array_equal(decoder.code("y", tables, index), values)
+        decoder.finish()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import CONFIGS, crops_of
 
+from lichen import container
 from lichen.errors import WeightsError
 from lichen.models import REGISTRY, Entry, build, create, find, light, register
 from lichen.models.base import Model
@@ -72,6 +73,10 @@ def test_names_and_numbers_are_taken_once() -> None:
     for changed in (dataclasses.replace(entry, number=255), dataclasses.replace(entry, name="lighter")):
         with pytest.raises(ValueError, match="registered already"):
             register(changed)
+
+
+def test_readers_without_models_know_their_names() -> None:
+    assert {entry.number: name for name, entry in REGISTRY.items()} == container.MODELS
 
 
 def test_unknown_names() -> None:

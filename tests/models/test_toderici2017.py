@@ -286,18 +286,3 @@ def test_layers_have_to_be_those_of_the_quality(model: Model, photo: Photo, tiny
     foreign = Container(light.header, light.tiles, {}, [[len(light.tiles[0])]])
     with pytest.raises(DamagedError, match="layers"):
         lichen.decode(foreign.to_bytes(), model=tiny_light)
-
-
-def test_damaged_layers_raise_lichen_errors_alone(model: Model, photo: Photo) -> None:
-    rng = np.random.default_rng(0)
-    file = codec.read(lichen.encode(photo[:48, :64], 100, model=model))
-    for _ in range(20):
-        tile = bytearray(file.tiles[0])
-        for _ in range(rng.integers(1, 4)):
-            tile[rng.integers(len(tile))] = rng.integers(256)
-        data = Container(file.header, [bytes(tile)], {}, file.layers).to_bytes()
-        for cut in (len(data), int(rng.integers(len(data)))):
-            try:
-                assert lichen.decode(data[:cut], model=model, partial=True).size == (64, 48)
-            except lichen.LichenError:
-                continue

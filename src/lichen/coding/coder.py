@@ -27,6 +27,7 @@ Array = npt.NDArray[np.float64]
 KEYS = 2**16  # of (batch, table), sorted at once
 ESCAPE_BITS = 31  # an escape's length is one of 32
 VALUE_MAX = 2**30  # of a latent's magnitude
+ESCAPE_INFORMATION = 1 + 5 + 32  # bits
 
 
 class Coder(Protocol):
@@ -168,6 +169,7 @@ class Decoder:
         if len(data) % 4:
             raise DamagedError("a coded stream is no whole number of words: the file is damaged, get another copy")
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
+        self._left = 8.0 * len(data) + 32.0
 
     def code(self, part: str, tables: Tables, index: Indices, values: Integers | None = None) -> Integers:
         """Read as many values as there are indices."""
@@ -179,9 +181,11 @@ class Decoder:
     def code_each(self, part: str, frequencies: Array, values: Integers | None = None) -> Integers:
         """Read as many values as there are rows."""
         try:
-            return np.asarray(self._coder.decode(_categorical(), frequencies - 1), np.int32)
+            values = np.asarray(self._coder.decode(_categorical(), frequencies - 1), np.int32)
         except (AssertionError, ValueError) as e:
             raise DamagedError("the coded latents make no sense: the file is damaged, get another copy") from e
+        self._spend(PRECISION * len(values) - float(np.log2(frequencies[np.arange(len(values)), values]).sum()))
+        return values
 
     def end_layer(self) -> None:
         """Nothing to do."""
@@ -193,7 +197,9 @@ class Decoder:
         decode, models = self._coder.decode, tables.models
         values = np.empty(len(index), np.int32)
         values[order] = np.concatenate([decode(models[table], end - start) for table, start, end in runs])
+        self._spend(float(tables.information[tables.bits_at[index] + values].sum()))
         outside = np.flatnonzero(values == tables.escape[index])
+        self._spend(float(ESCAPE_INFORMATION * len(outside)))
         values += tables.low[index]
         for i in outside.tolist():
             below, excess = self._escape()
@@ -208,6 +214,17 @@ class Decoder:
         length = int(self._coder.decode(_uniform(ESCAPE_BITS + 1), 1)[0])
         low, high = (int(v) for v in self._coder.decode(_uniform(2**16), 2))
         return below, (1 << length) + (low | high << 16)
+
+    def _spend(self, bits: float) -> None:
+        """Count information, and stop where there has been more than a stream of this length can hold.
+
+        constriction goes on beyond the end, as if zeros followed. A writer's range, 2^64 at first, shrinks by the
+        information of each symbol at least and grows by 2^32 with each word of 32 bits, and 2^32 is its least: so a
+        stream has 32 bits a word and 32 bits more at the most.
+        """
+        self._left -= bits
+        if self._left < 0:
+            raise DamagedError("the coded latents end too early: the file is damaged, get another copy")
 
     def finish(self) -> None:
         """Raise DamagedError unless the stream has been read to its end."""
@@ -228,7 +245,7 @@ class Meter:
         symbols = values - tables.low[index]
         outside = (symbols < 0) | (symbols >= escape)
         bits = float(tables.bits[tables.bits_at[index] + np.where(outside, escape, symbols)].sum())
-        bits += float((1 + 5 + 32) * np.count_nonzero(outside))
+        bits += float(ESCAPE_INFORMATION * np.count_nonzero(outside))
         self.bits[part] = self.bits.get(part, 0.0) + bits
         return values
 
