@@ -183,19 +183,19 @@ class Workers(Protocol):
         """Call a function by and by."""
         ...
 
-    def finish(self) -> None:
-        """Wait for what is under way, and let them go."""
+    def finish(self, wait: bool = True) -> None:
+        """Wait for what is under way, or do not, and let them go."""
         ...
 
 
 class Threads:
-    """Of this process."""
+    """Of this process. begin: what each of them calls first."""
 
     remote = False
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, begin: Callable[[], None] | None = None) -> None:
         self.workers = workers
-        self._pool = ThreadPoolExecutor(workers)
+        self._pool = ThreadPoolExecutor(workers, initializer=begin)
 
     def share(self, value: Any) -> Any:
         """The value itself."""
@@ -205,9 +205,9 @@ class Threads:
         """Call a function by and by."""
         return self._pool.submit(function, *arguments)
 
-    def finish(self) -> None:
-        """Wait for what is under way, forget what waits."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def finish(self, wait: bool = True) -> None:
+        """Forget what has not begun; what has cannot be stopped."""
+        self._pool.shutdown(wait=wait, cancel_futures=True)
 
 
 class Here:
@@ -226,7 +226,7 @@ class Here:
         future.set_result(function(*arguments))
         return future
 
-    def finish(self) -> None:
+    def finish(self, wait: bool = True) -> None:
         """There is nothing to wait for."""
 
 

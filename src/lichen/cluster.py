@@ -70,15 +70,15 @@ class Cluster:
         if error is None:
             future.set_result(done.result())
         elif isinstance(error, self._ray.exceptions.RayError):
-            reason = str(error).partition("\n")[0]
-            future.set_exception(ClusterError(f"the cluster gave it up ({type(error).__name__}: {reason}): try again"))
+            reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+            future.set_exception(ClusterError(f"the cluster gave it up ({reason}): try again"))
         else:
             future.set_exception(error)
 
-    def finish(self) -> None:
-        """Wait for what is under way, and leave."""
-        waiting = list(self._waiting)
-        if waiting:
+    def finish(self, wait: bool = True) -> None:
+        """Wait for what is under way, or do not, and leave."""
+        waiting, self._waiting = list(self._waiting), set()
+        if wait and waiting:
             self._ray.wait(waiting, num_returns=len(waiting))
         if self._ours:
             self._ray.shutdown()

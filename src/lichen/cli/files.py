@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,9 +123,11 @@ def _workers(args: argparse.Namespace, jobs: int) -> Workers:
     import torch
 
     threads = args.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    if jobs == 1:
+        return batch.Here()
     at_once = min(args.jobs or min(threads, batch.MOST_THREADS), jobs)
-    torch.set_num_threads(max(1, threads // at_once))
-    return batch.Here() if jobs == 1 else batch.Threads(at_once)
+    return batch.Threads(at_once, partial(torch.set_num_threads, max(1, threads // at_once)))
 
 
 def _until_asked(todo: Plan, work: Work, workers: Workers) -> Iterator[Outcome]:
@@ -136,7 +139,8 @@ def _until_asked(todo: Plan, work: Work, workers: Workers) -> Iterator[Outcome]:
         with asked_to_stop(FINISHING) as asked:
             yield from batch.run(todo.jobs, work, workers, asked)
     except KeyboardInterrupt:
-        if isinstance(workers, batch.Threads):  # they cannot be stopped, and write nothing
+        workers.finish(wait=False)
+        if isinstance(workers, batch.Threads):  # which would be waited for
             print("lichen: interrupted", file=sys.stderr, flush=True)
             sys.stdout.flush()
             os._exit(130)
