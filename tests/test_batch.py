@@ -85,6 +85,16 @@ def test_done_is_what_is_there_and_not_older(photos: Path, tmp_path: Path) -> No
     assert len(plan(photos / "b.jpg", output=out, force=True).jobs) == 1
 
 
+def test_clocks_of_whole_seconds(photos: Path) -> None:
+    """Stores and some disks cut fractions off: what was written in the source's second is done."""
+    source, target = photos / "a.png", photos / "a.lichen"
+    target.touch()
+    os.utime(source, (0, 1000.7))
+    for written, done in [(1000, 1), (999, 0), (1000.6, 0), (1000.8, 1)]:
+        os.utime(target, (0, written))
+        assert plan(photos / "a*.png").done == done
+
+
 def test_done_in_a_store(photos: Path, memory: str) -> None:
     places.write(f"{memory}/a.lichen", b"1")
     places.write(f"{memory}/sub/a.lichen", b"1")

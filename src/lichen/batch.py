@@ -160,7 +160,10 @@ def _choose(todo: Plan, targets: dict[str, tuple[Found, bool]], force: bool) -> 
 
 
 def _older(old: Found, source: Found) -> bool:
-    return old.modified is not None and source.modified is not None and old.modified < source.modified
+    if old.modified is None or source.modified is None:
+        return False
+    whole_seconds = old.modified == int(old.modified)  # as stores and some disks keep them
+    return old.modified < (int(source.modified) if whole_seconds else source.modified)
 
 
 # ---- doing it --------------------------------------------------------------------------------------------------------

@@ -85,11 +85,12 @@ def stays_below(name: str) -> bool:
 
 def is_folder(place: str) -> bool:
     """Whether there is a folder, or, where a store has none, anything below."""
-    if not is_url(place):
-        return Path(place).is_dir()
-    fs, path = _system(place)
+    path = _path_of(place)
+    if path is not None:
+        return path.is_dir()
+    fs, name = _system(place)
     with _errors(place, "listed"):
-        return bool(fs.isdir(path))
+        return bool(fs.isdir(name))
 
 
 def find(place: str, suffixes: Collection[str], unreadable: Callable[[OSError], None]) -> tuple[bool, list[Found]]:
@@ -100,33 +101,27 @@ def find(place: str, suffixes: Collection[str], unreadable: Callable[[OSError], 
     not. unreadable: is told of what cannot be listed in a folder of this machine. PlaceError where a store cannot be
     listed.
     """
+    path = _path_of(place)
+    if path is None:
+        return _find_in_store(place, suffixes)
+    many, files = _find_here(path, suffixes, unreadable)
     if is_url(place):
-        return _find_url(place, suffixes, unreadable)
-    path = Path(place)
-    if path.is_dir():
-        return True, _found(path, _walk(path, unreadable), suffixes, unreadable)
-    if _is_pattern(place) and not path.exists():
-        base, pattern = _split(path)
-        matches = dict.fromkeys(_matches(base, pattern, unreadable))
-        return True, _found(base, matches, suffixes, unreadable)
-    return False, [_described(path, path.name) or Found(place, path.name)]
+        files = [dataclasses.replace(f, place=f"file://{Path(f.place).as_posix()}") for f in files]
+    return many, files
 
 
 def existing(places: Iterable[str]) -> dict[str, Found]:
     """Those that exist, in a store by one listing a folder. PlaceError where a store cannot be listed."""
     there: dict[str, Found] = {}
-    remote: defaultdict[str, list[str]] = defaultdict(list)
+    in_stores: defaultdict[str, list[str]] = defaultdict(list)
     for place in places:
-        if is_url(place):
-            remote[_folder_of(place)].append(place)
-        elif (found := _described(Path(place), place)) is not None:
+        path = _path_of(place)
+        if path is None:
+            in_stores[_folder_of(place)].append(place)
+        elif (found := _described(path, place)) is not None:
             there[place] = found
-    for folder, below in remote.items():
+    for folder, below in in_stores.items():
         fs, _ = _system(folder)
-        if _is_local(fs):
-            named = {place: _described(Path(fs._strip_protocol(place)), place) for place in below}
-            there.update({place: found for place, found in named.items() if found is not None})
-            continue
         with _errors(folder, "listed"):
             fs.invalidate_cache()
             infos = _infos(fs, folder, below)
@@ -146,6 +141,18 @@ def _infos(fs: Any, folder: str, places: list[str]) -> dict[str, Mapping[str, An
         return {info["name"]: info for info in fs.ls(fs._strip_protocol(folder), detail=True)}
     except FileNotFoundError:
         return {}
+
+
+def _find_here(
+    path: Path, suffixes: Collection[str], unreadable: Callable[[OSError], None]
+) -> tuple[bool, list[Found]]:
+    if path.is_dir():
+        return True, _found(path, _walk(path, unreadable), suffixes, unreadable)
+    if _is_pattern(str(path)) and not path.exists():
+        base, pattern = _split(path)
+        matches = dict.fromkeys(_matches(base, pattern, unreadable))
+        return True, _found(base, matches, suffixes, unreadable)
+    return False, [_described(path, path.name) or Found(str(path), path.name)]
 
 
 def _walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
@@ -205,11 +212,8 @@ def _of_status(place: str, name: str, status: os.stat_result) -> Found:
     return Found(place, name, status.st_size, status.st_mtime, (status.st_dev, status.st_ino))
 
 
-def _find_url(place: str, suffixes: Collection[str], unreadable: Callable[[OSError], None]) -> tuple[bool, list[Found]]:
+def _find_in_store(place: str, suffixes: Collection[str]) -> tuple[bool, list[Found]]:
     fs, path = _system(place)
-    if _is_local(fs):
-        many, files = find(path, suffixes, unreadable)
-        return many, [dataclasses.replace(f, place=fs.unstrip_protocol(f.place)) for f in files]
     with _errors(place, "listed"):
         fs.invalidate_cache()
         if "*" in path and not place.startswith("http"):
@@ -268,15 +272,17 @@ def write(url: str, data: bytes, mark: str = "") -> None:
 
     mark: part of the temporary name, where there is one; what a killed process left of them `sweep` removes.
     """
-    fs, path = _system(url)
+    here = _path_of(url)
     with _errors(url, "written"):
-        if _is_local(fs):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, data, mark)
-        elif not _renames(fs):
-            fs.pipe_file(path, data)
-        else:
+        if here is not None:
+            here.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(here, data, mark)
+            return
+        fs, path = _system(url)
+        if _renames(fs):
             _write_and_move(fs, path, data, mark)
+        else:
+            fs.pipe_file(path, data)
 
 
 def _write_and_move(fs: Any, path: str, data: bytes, mark: str) -> None:
@@ -298,7 +304,7 @@ def sweep(urls: Iterable[str], mark: str) -> None:
     """Remove the temporary files of this mark that killed processes left beside these files."""
     for folder in {_folder_of(url) for url in urls}:
         fs, path = _system(folder)
-        if not _is_local(fs) and not _renames(fs):
+        if not _renames(fs):
             continue
         with contextlib.suppress(Exception):  # there may be no such folder, or it is gone again
             for name in fs.ls(path, detail=False):
@@ -321,10 +327,14 @@ def _system(url: str) -> tuple[Any, str]:
     return fs, path
 
 
-def _is_local(fs: Any) -> bool:
+def _path_of(place: str) -> Path | None:
+    """This machine's path, also of a file:// URL; None for what lies elsewhere."""
+    if not is_url(place):
+        return Path(place)
+    fs, path = _system(place)
     from fsspec.implementations.local import LocalFileSystem
 
-    return isinstance(fs, LocalFileSystem)
+    return Path(path) if isinstance(fs, LocalFileSystem) else None
 
 
 def _renames(fs: Any) -> bool:
