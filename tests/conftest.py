@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,42 @@ def tiny_light(photo: npt.NDArray[np.uint8]) -> Model:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+# ---- Stores and clusters ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """A folder of fsspec's store in memory."""
+    fs = pytest.importorskip("fsspec").filesystem("memory")
+    yield "memory://pictures"
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[None]:
+    """A store of this process that speaks S3. Processes that start from now on find it too."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+        patch.setenv("AWS_ACCESS_KEY_ID", "none")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+        yield
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: None) -> str:
+    """A new bucket."""
+    import fsspec
+
+    url = f"s3://pictures-{secrets.token_hex(4)}"
+    fsspec.filesystem("s3").mkdir(url)
+    return url
 
 
 # ---- Training --------------------------------------------------------------------------------------------------------

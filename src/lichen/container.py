@@ -28,6 +28,7 @@ from lichen.errors import DamagedError, LimitError, NotLichenError, VersionError
 SIGNATURE = b"\x89LIC\r\n\x1a\n"
 """A byte above 127, the name, and the line ends and end-of-file mark that a transfer as text would change."""
 
+SUFFIX = ".lichen"
 VERSION = 1
 MAX_SIDE = 2**24  # pixels, of the stored picture
 TILE_UNIT = 64  # pixels
@@ -447,11 +448,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise NotLichenError(f"{os.fspath(path)} cannot be read ({reason}): check the path and permissions") from e
 
 
-def write_atomic(path: str | os.PathLike[str], data: Buffer) -> None:
+def write_atomic(path: str | os.PathLike[str], data: Buffer, mark: str = "") -> None:
     """Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed over it.
 
     A new file has the permissions that `open` would give, an existing one keeps its own; a symbolic link is followed.
-    What is no regular file (a pipe, a terminal, /dev/null) is written to directly. Raises OSError as `open` does.
+    What is no regular file (a pipe, a terminal, /dev/null) is written to directly. mark: part of the temporary file's
+    name. Raises OSError as `open` does.
     """
     target = Path(path).resolve()
     mode = None
@@ -463,7 +465,7 @@ def write_atomic(path: str | os.PathLike[str], data: Buffer) -> None:
         return
     if mode is not None and not os.access(target, os.W_OK):
         raise PermissionError(13, "Permission denied", str(path))
-    temporary = target.with_name(f".lichen-{secrets.token_hex(8)}.part")
+    temporary = target.with_name(f".lichen-{mark}{secrets.token_hex(8)}.part")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:

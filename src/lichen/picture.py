@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError, features
 from PIL import TiffImagePlugin as T
+from PIL.ImageFile import StubImageFile
 
 from lichen import deep
 from lichen.container import SIGNATURE, write_atomic
@@ -823,3 +824,13 @@ def _format_of(target: str | os.PathLike[str] | BinaryIO, format: str | None) ->
     if name not in Image.SAVE or name == "LICHEN":
         raise PictureError(f"Pillow cannot write {name}: choose PNG, WebP, TIFF or JPEG")
     return name
+
+
+def readable_suffixes() -> set[str]:
+    """Suffixes (".png", ...) of formats whose pixels Pillow reads; some of those that it knows it only recognises."""
+    found = set()
+    for suffix, name in Image.registered_extensions().items():
+        reader = Image.OPEN.get(name, (None,))[0]
+        if reader and name != "MPEG" and not (isinstance(reader, type) and issubclass(reader, StubImageFile)):
+            found.add(suffix)
+    return found

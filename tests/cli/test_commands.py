@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import io
 import json
 import subprocess
@@ -14,7 +16,8 @@ import pytest
 from PIL import Image
 
 import lichen
-from lichen.cli import main
+from lichen.cli import main, parser
+from lichen.cli.encode import OPTIONS
 from lichen.models import REGISTRY
 
 Photo = npt.NDArray[np.uint8]
@@ -177,3 +180,11 @@ def test_targets_and_crops(png: Path, capsys: pytest.CaptureFixture[str]) -> Non
             main(["encode", str(png), *wrong])
     with pytest.raises(SystemExit, match="2"):
         main(["decode", str(coded), "--crop", "1,2,3"])
+
+
+def test_options_are_arguments_of_the_same_name() -> None:
+    """Each that the command and `lichen.encode` both have is handed on."""
+    commands = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    options = {a.dest for a in commands.choices["encode"]._actions}
+    arguments = set(inspect.signature(lichen.encode).parameters)
+    assert options & arguments == {*OPTIONS, "model"}

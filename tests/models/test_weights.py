@@ -1,3 +1,5 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from tiny import make_tiny
 
 import lichen
 from lichen.errors import WeightsError
-from lichen.models import REGISTRY
+from lichen.models import REGISTRY, weights
 from lichen.models.base import Model
 from lichen.models.weights import by_identity, identity, load, metadata_of, read, save, shipped, shipped_state
 
@@ -79,6 +81,22 @@ def test_weights_that_ship() -> None:
         assert read(path).name == metadata_of(path)["model"]
         assert name == identity(read(path)).hex() == metadata_of(path)["identity"]
     assert sum(p.stat().st_size for p in shipped().values()) < 40e6
+
+
+def test_threads_that_come_together_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights._read_once.cache_clear()
+    reads = []
+
+    def slow(path: Path) -> Model:
+        reads.append(path)
+        time.sleep(0.05)
+        return read(path)
+
+    monkeypatch.setattr(weights, "read", slow)
+    name = bytes.fromhex(next(iter(shipped())))
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(by_identity, [name] * 4))
+    assert len(reads) == 1 and len({id(m) for m in models}) == 1
 
 
 def test_unknown_weights_are_asked_for() -> None:

@@ -36,6 +36,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lichen.benchmark import metrics, programs
 from lichen.benchmark.codecs import Codec
 from lichen.benchmark.datasets import pixels
+from lichen.cluster import Cluster
 from lichen.errors import LichenError
 from lichen.picture import Pixels
 
@@ -301,9 +302,7 @@ class Pool(Protocol):
 def _pool(codecs: Sequence[Codec], processes: int, cluster: str | None) -> Pool:
     if cluster is None:
         return _Processes(codecs, processes)
-    from lichen.benchmark.cluster import Cluster
-
-    return Cluster(codecs, cluster, _measure)
+    return _Nodes(codecs, Cluster(cluster))
 
 
 class _Processes:
@@ -319,6 +318,28 @@ class _Processes:
 
     def finish(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Nodes:
+    """Of a cluster. Each picture goes to it once; a row says on which kind of machine it was measured."""
+
+    def __init__(self, codecs: Sequence[Codec], cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._codecs = {c.name: cluster.share(c) for c in codecs}
+        self._picture: tuple[str, Any] = ("", None)
+
+    @property
+    def workers(self) -> int:
+        return self._cluster.workers
+
+    def submit(self, codec: str, setting: float, path: str, of: str, ms_ssim: bool) -> Future[Row]:
+        if self._picture[0] != of:  # pictures come one after the other
+            self._picture = (of, self._cluster.put(pixels(path)))
+        picture = self._picture[1]
+        return self._cluster.submit(_measure, self._codecs[codec], setting, path, of, ms_ssim, 0, None, picture)
+
+    def finish(self) -> None:
+        self._cluster.finish()
 
 
 _codecs: dict[str, Codec] = {}  # of a worker

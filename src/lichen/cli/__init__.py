@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from lichen.cli import bench, decode, encode, info, inspect, models, train
+from lichen.cli import bench, completion, decode, encode, info, inspect, models, train
 from lichen.errors import LichenError, LichenWarning
 from lichen.version import __version__
 
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="lichen", description="Learned image compression.")
     p.add_argument("--version", action="version", version=f"lichen {__version__}")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (encode, decode, info, models, train, bench, inspect):
+    for command in (encode, decode, info, models, train, bench, inspect, completion):
         command.add_parser(commands)
     return p
 

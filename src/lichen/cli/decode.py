@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
+from lichen.batch import STREAM
 from lichen.cli import files
+from lichen.container import SUFFIX
+
+if TYPE_CHECKING:
+    from lichen.models.base import Model
 
 
 def add_parser(commands: Any) -> None:
@@ -33,25 +39,36 @@ def _box(text: str) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
+OPTIONS = ("max_pixels", "partial", "depth")
+"""Arguments of the command that are arguments of `lichen.decode_picture` by the same name."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Turns a .lichen file into a picture's bytes. options: of `lichen.decode_picture`."""
+
+    model: Model | None
+    options: dict[str, Any]
+
+    def __call__(self, source: str | bytes, target: str) -> tuple[bytes, Sequence[str]]:
+        """The format is that of the target's suffix, PNG for standard output; what it has no place for is told."""
+        from lichen.codec import decode_picture
+
+        data = source if isinstance(source, bytes) else Path(source)
+        picture = decode_picture(data, model=self.model, **self.options)
+        buffer = io.BytesIO()
+        lost = picture.save(buffer, "PNG" if target == STREAM else PurePosixPath(target).suffix or target)
+        return buffer.getvalue(), [f"this format has no place for {', '.join(lost)}"] if lost else []
+
+
 def run(args: argparse.Namespace) -> int:
     """Decode each input."""
-    from lichen.codec import decode_picture
-    from lichen.models.weights import load
 
-    files.set_threads(args.threads)
-    pairs = files.targets(args.inputs, args.output, ".png")
-    model = None
-    if args.weights is not None or args.model is not None:
-        model = load(args.model, weights=args.weights)
+    def work() -> Decoding:
+        from lichen.models.weights import load
 
-    def work(source: str, target: str) -> bytes:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source)
-        options = {"box": args.crop, "max_pixels": args.max_pixels, "partial": args.partial, "depth": args.depth}
-        picture = decode_picture(data, model=model, **options)
-        buffer = io.BytesIO()
-        lost = picture.save(buffer, "PNG" if target == "-" else Path(target).suffix or target)
-        if lost:
-            print(f"lichen: {target}: this format has no place for {', '.join(lost)}", file=sys.stderr)
-        return buffer.getvalue()
+        given = args.weights is not None or args.model is not None
+        model = load(args.model, weights=args.weights) if given else None
+        return Decoding(model, {name: getattr(args, name) for name in OPTIONS} | {"box": args.crop})
 
-    return files.run(pairs, work, args.force)
+    return files.run(args, ".png", {SUFFIX}, work)

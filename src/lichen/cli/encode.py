@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from lichen.cli import files
+from lichen.container import SUFFIX
+
+if TYPE_CHECKING:
+    from lichen.models.base import Model
 
 
 def add_parser(commands: Any) -> None:
@@ -36,17 +41,27 @@ OPTIONS = ("quality", "target_bytes", "target_bpp", "target_psnr", "max_pixels",
 """Arguments of the command that are arguments of `lichen.encode` by the same name."""
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """Turns a picture into a .lichen file's bytes. options: of `lichen.encode`."""
+
+    model: Model
+    options: dict[str, Any]
+
+    def __call__(self, source: str | bytes, target: str) -> tuple[bytes, Sequence[str]]:
+        """`target` makes no difference."""
+        from lichen.codec import encode
+
+        return encode(source, model=self.model, **self.options), ()
+
+
 def run(args: argparse.Namespace) -> int:
     """Encode each input."""
-    from lichen.codec import encode
-    from lichen.models.weights import load
+    from lichen.picture import readable_suffixes
 
-    files.set_threads(args.threads)
-    pairs = files.targets(args.inputs, args.output, ".lichen")
-    model = load(args.model, weights=args.weights)
-    options = {name: getattr(args, name) for name in OPTIONS}
+    def work() -> Encoding:
+        from lichen.models.weights import load
 
-    def work(source: str, target: str) -> bytes:
-        return encode(sys.stdin.buffer.read() if source == "-" else source, model=model, **options)
+        return Encoding(load(args.model, weights=args.weights), {name: getattr(args, name) for name in OPTIONS})
 
-    return files.run(pairs, work, args.force)
+    return files.run(args, SUFFIX, readable_suffixes() - {SUFFIX}, work)

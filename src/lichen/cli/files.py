@@ -1,29 +1,42 @@
-"""What `encode` and `decode` share: inputs, outputs, a progress bar, errors file by file."""
+"""What `encode` and `decode` share: arguments, a progress bar, errors file by file, the table at the end."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lichen.container import write_atomic
-from lichen.errors import LichenError
+from lichen import batch
+from lichen.batch import STREAM, UsageError
+from lichen.interrupt import asked_to_stop
 from lichen.picture import MAX_PIXELS
 
+if TYPE_CHECKING:
+    from lichen.batch import Outcome, Plan, Work, Workers
 
-class UsageError(LichenError):
-    """A command line that cannot be carried out."""
+__all__ = ["UsageError", "add_arguments", "pixels", "run", "set_threads"]
+
+FINISHING = "lichen: finishing what is under way; Ctrl-C again drops it\n"
+
+FEW = 10  # files that get a line each without --verbose
 
 
 def add_arguments(p: argparse.ArgumentParser, what: str, into: str) -> None:
     """The arguments that both commands have."""
-    p.add_argument("inputs", nargs="+", metavar="IN", help=f"{what}; - reads standard input")
+    p.add_argument(
+        "inputs", nargs="+", metavar="IN", help=f"{what}, folders of them, patterns, URLs; - reads standard input"
+    )
     p.add_argument("-o", "--output", metavar="OUT", help=f"{into}, or a folder for several; - writes standard output")
-    p.add_argument("-f", "--force", action="store_true", help="overwrite files that exist")
+    p.add_argument("-f", "--force", action="store_true", help="overwrite files that exist, do again what is done")
+    p.add_argument("-v", "--verbose", action="store_true", help="a line for each file")
     p.add_argument("--weights", metavar="FILE", help="weights that Lichen's trainer wrote, in place of those that ship")
     p.add_argument(
         "--max-pixels",
@@ -33,6 +46,11 @@ def add_arguments(p: argparse.ArgumentParser, what: str, into: str) -> None:
         help="refuse larger pictures; 0: none is too large",
     )
     p.add_argument("--threads", type=_positive, metavar="N", help="processor threads (default: one a core)")
+    where = p.add_mutually_exclusive_group()
+    where.add_argument(
+        "-j", "--jobs", type=_positive, metavar="N", help="pictures at a time (default: one a thread, 8 at most)"
+    )
+    where.add_argument("--cluster", metavar="ADDRESS", help="of a Ray cluster that does it ('local': one here)")
 
 
 def pixels(text: str) -> int | None:
@@ -58,66 +76,122 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def targets(inputs: Sequence[str], output: str | None, suffix: str) -> list[tuple[str, str]]:
-    """(input, output) for each input; UsageError where two would share one or the output is unclear."""
-    if output is None:
-        if "-" in inputs and len(inputs) > 1:
-            raise UsageError("standard input cannot be one of several inputs: give -o")
-        pairs = [(i, "-" if i == "-" else str(Path(i).with_suffix(suffix))) for i in inputs]
-    elif len(inputs) == 1 and not Path(output).is_dir():
-        pairs = [(inputs[0], output)]
-    else:
-        folder = Path(output)
-        if "-" in (output, *inputs):
-            raise UsageError("several files cannot go through one stream: give a folder with -o")
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file: several outputs need a folder")
-        pairs = [(i, str(folder / Path(i).with_suffix(suffix).name)) for i in inputs]
-    seen: dict[str, str] = {}
-    for source, target in pairs:
-        if target != "-" and target in seen:
-            raise UsageError(f"{seen[target]} and {source} would both become {target}: encode them into two folders")
-        seen[target] = source
-    return pairs
+def run(args: argparse.Namespace, suffix: str, suffixes: Collection[str], work: Callable[[], Work]) -> int:
+    """Do what the arguments ask for; 1 if anything failed, 130 if it was interrupted, else 0.
 
-
-def run(pairs: Sequence[tuple[str, str]], work: Callable[[str, str], bytes], force: bool) -> int:
-    """Do each pair, show progress on a terminal, go on after errors; 1 if there were any, else 0.
-
-    `work(input, output)` gives the bytes to write. An output that exists is refused without `force`; it appears whole
-    or not at all.
+    suffix: of outputs; suffixes: of inputs in folders; work: gives what turns one into the other, when there is any.
+    Progress shows on a terminal, errors when they happen, a table at the end where there are several files.
     """
-    failed = 0
+    todo = batch.plan(args.inputs, args.output, suffix, suffixes, args.force)
+    if args.cluster and any(job.source.startswith("memory:") or job.target.startswith("memory:") for job in todo.jobs):
+        raise UsageError("memory:// is this process's own: a cluster reads and writes what all its nodes see")
+    several = todo.many or len(args.inputs) > 1
+    table = _Table(todo, lines=args.verbose or (several and len(todo.jobs) <= FEW), several=several)
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    show = len(pairs) > 1 and console.is_terminal
-    with Progress(*columns, console=console, disable=not show) as progress:
-        task = progress.add_task("", total=len(pairs))
-        for source, target in pairs:
-            progress.update(task, description=Path(source).name[-30:])
-            try:
-                if target != "-" and Path(target).exists() and not force:
-                    raise UsageError(f"{target} exists: give another name with -o, or --force to overwrite it")
-                data = work(source, target)
-                if target == "-":
-                    sys.stdout.buffer.write(data)
-                    sys.stdout.buffer.flush()
-                else:
-                    path = Path(target)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_atomic(path, data)
-            except BrokenPipeError:
-                raise
-            except LichenError as e:
-                failed += 1
-                progress.console.print(f"lichen: {source}: {e}", markup=False, highlight=False, soft_wrap=True)
-            except OSError as e:
-                failed += 1
-                progress.console.print(
-                    f"lichen: {source}: {e.strerror or e} ({e.filename or target})",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
-            progress.advance(task)
-    return 1 if failed else 0
+
+    def say(source: str, sentence: str) -> None:
+        console.print(f"lichen: {source}: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+    for source, sentence in todo.refused:
+        say(source, sentence)
+    if todo.jobs:
+        made, workers = work(), _workers(args, len(todo.jobs))
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        show = len(todo.jobs) > 1 and console.is_terminal
+        with Progress(*columns, console=console, disable=not show, redirect_stdout=sys.stdout.isatty()) as progress:
+            task = progress.add_task("", total=len(todo.jobs))
+            for outcome in _until_asked(todo, made, workers):
+                for note in outcome.notes:
+                    say(outcome.job.target, note)
+                if outcome.error is not None:
+                    say(outcome.job.source, outcome.error)
+                table.add(outcome)
+                progress.update(task, advance=1, description=Path(outcome.job.source).name[-30:])
+    table.end()
+    if table.left:
+        print(f"lichen: interrupted: {table.left} are left, the same command goes on with them", file=sys.stderr)
+        return 130
+    return 1 if table.failed else 0
+
+
+def _workers(args: argparse.Namespace, jobs: int) -> Workers:
+    """A cluster, or threads among which torch's own are divided; one picture alone has them all."""
+    if args.cluster:
+        from lichen.cluster import Cluster
+
+        return Cluster(args.cluster)
+    import torch
+
+    threads = args.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    if jobs == 1:
+        return batch.Here()
+    at_once = min(args.jobs or min(threads, batch.MOST_THREADS), jobs)
+    return batch.Threads(at_once, partial(torch.set_num_threads, max(1, threads // at_once)))
+
+
+def _until_asked(todo: Plan, work: Work, workers: Workers) -> Iterator[Outcome]:
+    """All outcomes, or after Ctrl-C those of what is under way; after a second one nothing more."""
+    try:
+        if isinstance(workers, batch.Here):
+            yield from batch.run(todo.jobs, work, workers, threading.Event())
+            return
+        with asked_to_stop(FINISHING) as asked:
+            yield from batch.run(todo.jobs, work, workers, asked)
+    except KeyboardInterrupt:
+        workers.finish(wait=False)
+        if isinstance(workers, batch.Threads):  # which would be waited for
+            print("lichen: interrupted", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            os._exit(130)
+        raise
+    finally:
+        workers.finish()
+
+
+class _Table:
+    """Bytes before and after, in 80 columns: a line a file where there are to be some, and the sums where several files
+    were asked for."""
+
+    def __init__(self, todo: Plan, *, lines: bool, several: bool) -> None:
+        self.lines, self.several = lines, several
+        self.done, self.failed, self.left, self.skipped = 0, len(todo.refused), len(todo.jobs), todo.done
+        self.before = self.after = 0
+        if lines and todo.jobs:
+            self._head()
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a file, and show it."""
+        self.left -= 1
+        if outcome.error is not None:
+            self.failed += 1
+            return
+        self.done += 1
+        self.before += outcome.job.bytes
+        self.after += outcome.after
+        if self.lines and outcome.job.target != STREAM:
+            name = outcome.job.source
+            self._line(name if len(name) <= 36 else f"...{name[-33:]}", outcome.job.bytes, outcome.after)
+
+    def end(self) -> None:
+        """Show the sums."""
+        if not self.several:
+            return
+        if not self.lines:
+            self._head()
+        self._line(_files(self.done), self.before, self.after)
+        if self.skipped:
+            print(f"{_files(self.skipped)} skipped: done before (--force does them again)")
+        if self.failed:
+            print(f"{_files(self.failed)} failed")
+
+    def _head(self) -> None:
+        print(f"{'':<37}{'bytes before':>16}{'bytes after':>16}{'ratio':>10}")
+
+    def _line(self, name: str, before: int, after: int) -> None:
+        ratio = f"{100 * after / before:.1f} %" if before else ""
+        print(f"{name:<37}{before:>16,}{after:>16,}{ratio:>10}")
+
+
+def _files(n: int) -> str:
+    return f"{n} file{'s' * (n != 1)}"

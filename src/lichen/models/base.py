@@ -120,6 +120,10 @@ class Model(nn.Module):
             object.__setattr__(self, "_frozen", self.prior.frozen())  # no submodule: it has no part in the state dict
         return self._frozen
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and other processes: without the frozen prior, which they make anew."""
+        return {**self.__dict__, "_frozen": None}
+
     def train(self, mode: bool = True) -> Model:
         """As torch's; training makes the frozen prior obsolete."""
         object.__setattr__(self, "_frozen", None)

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -95,8 +96,16 @@ def shipped() -> Mapping[str, Path]:
     return {metadata_of(p)["identity"]: p for p in sorted(SHIPPED.glob("*.safetensors"))}
 
 
-@functools.lru_cache(maxsize=2)
 def _read_shipped(path: Path) -> Model:
+    with _reading:  # threads that come together read once
+        return _read_once(path)
+
+
+_reading = threading.Lock()
+
+
+@functools.lru_cache(maxsize=2)
+def _read_once(path: Path) -> Model:
     return read(path)
 
 

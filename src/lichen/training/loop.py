@@ -7,16 +7,12 @@ step and the seconds spent: a training that stops and resumes is the training th
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import logging
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,6 +26,7 @@ from torch import Tensor, nn
 
 from lichen.container import write_atomic
 from lichen.errors import LichenError
+from lichen.interrupt import asked_to_stop
 from lichen.layers.ms_ssim import ms_ssim_error
 from lichen.models import create
 from lichen.models.base import Model
@@ -140,7 +137,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
                 pace.start()
 
         blown, finished, stopped = 0, False, False
-        with loader, _asked_to_stop() as asked:
+        with loader, asked_to_stop() as asked:
             while True:
                 tick = not cuda or at.step % 10 == 0
                 if tick:  # the first process's clock is everyone's
@@ -430,28 +427,6 @@ def _fabric(precision: Any, staged: bool) -> Fabric:
 def _mean_of_all(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:
     mean: Any = fabric.all_reduce(torch.tensor(list(values.values()), device=fabric.device), reduce_op="mean")
     return dict(zip(values, mean.tolist(), strict=True))
-
-
-@contextlib.contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second one acts as ever."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(kind: int, frame: Any) -> None:
-        asked.set()
-        signal.signal(kind, before[signal.Signals(kind)])
-
-    for kind in before:
-        signal.signal(kind, ask)
-    try:
-        yield asked
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def _load_checkpoint(out: Path) -> dict[str, Any]:
