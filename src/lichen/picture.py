@@ -289,6 +289,8 @@ def _from_array(array: Levels, max_pixels: int | None) -> Picture:
 
 
 def _from_file(file: BinaryIO, name: str, max_pixels: int | None) -> Picture:
+    if file.read(len(SIGNATURE)) == SIGNATURE:  # before Pillow looks, which may know the format: lichen.pillow
+        raise PictureError(f"{name} is a .lichen file already: decode it, it needs no encoding")
     tags = deep.tiff_tags(file)
     if tags is not None and deep.imagecodecs() is not None:
         return _from_deep_tiff(file, tags, max_pixels)
@@ -296,11 +298,10 @@ def _from_file(file: BinaryIO, name: str, max_pixels: int | None) -> Picture:
     try:
         image = Image.open(file)
     except UnidentifiedImageError:
-        kind = _kind(file) if tags is None else f"of 16 bits a channel, which Pillow cannot read: {deep.INSTALL}"
-        raise PictureError(f"{name} is {kind}") from None
+        kind = "no picture" if tags is None else "of 16 bits a channel"
+        what = "convert it to PNG first" if tags is None else deep.INSTALL
+        raise PictureError(f"{name} is {kind} that Pillow can read: {what}") from None
     with image:
-        if image.format == "LICHEN":  # where lichen.pillow was imported
-            raise PictureError(f"{name} is {_kind(file)}")
         rawmode = _rawmode(image)
         if tags is None and rawmode not in ("LA;16B", "RGB;16B", "RGBA;16B"):
             return _from_pil(image, max_pixels)
@@ -391,14 +392,6 @@ def _pictures_errors(name: str) -> Iterator[None]:
 def _sentence(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(reason).rstrip(".")
-
-
-def _kind(file: BinaryIO) -> str:
-    """What an unidentified file is, for the message."""
-    file.seek(0)
-    if file.read(len(SIGNATURE)) == SIGNATURE:
-        return "a .lichen file already: decode it, it needs no encoding"
-    return "no picture that Pillow can read: convert it to PNG first"
 
 
 # ---- pixels ----------------------------------------------------------------------------------------------------------
