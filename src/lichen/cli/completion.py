@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from lichen.container import MODELS
+
 FILES = {"IN", "OUT", "FILE", "PICTURE"}  # metavars of what is completed by files
 FOLDERS = {"DIR"}
 
@@ -25,7 +27,6 @@ def run(args: argparse.Namespace) -> int:
     import shtab
 
     from lichen.cli import parser
-    from lichen.models import REGISTRY
 
     whole = parser()
     commands = next(a for a in whole._actions if isinstance(a, argparse._SubParsersAction))
@@ -36,6 +37,6 @@ def run(args: argparse.Namespace) -> int:
             elif action.metavar in FOLDERS:
                 action.complete = shtab.DIRECTORY
             elif action.dest == "model":
-                action.choices = list(REGISTRY)
+                action.choices = list(MODELS.values())
     print(shtab.complete(whole, args.shell))
     return 0
