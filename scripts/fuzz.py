@@ -505,8 +505,9 @@ class Worker:
     numbers: range
     memory: int
     target: Callable[[Connection, int, range, int], None]
-    busy: int | None = None  # with this input
-    since: float = field(default_factory=time.monotonic)
+    last: int | None = None  # the input that it announced
+    busy: bool = False  # with that
+    waited: float = 0.0  # seconds, for its report
 
     def start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -516,16 +517,16 @@ class Worker:
         )
         self.process.start()
         end.close()
-        self.busy, self.since = None, time.monotonic()
+        self.last, self.busy, self.waited = None, False, 0.0
 
     def again(self) -> None:
         """Go on after the input that was the process's last."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
-        if self.busy is None:
+        if self.last is None:
             raise SystemExit("fuzz: a process ended before its first input: see above")
-        self.numbers = range(self.busy + self.numbers.step, self.numbers.stop, self.numbers.step)
+        self.numbers = range(self.last + self.numbers.step, self.numbers.stop, self.numbers.step)
         self.start()
 
 
@@ -539,34 +540,38 @@ def reports(
     target: Callable[[Connection, int, range, int], None] = work,
 ) -> Iterator[Report]:
     """On all inputs, as they come; until the seconds are over. What kills its process or does not end is reported."""
-    end = time.monotonic() + seconds
+    looked = time.monotonic()
+    end = looked + seconds
     workers = [Worker(seed, range(k, inputs, jobs), memory, target) for k in range(min(jobs, inputs))]
     for worker in workers:
         worker.start()
     try:
-        while workers and time.monotonic() < end:
+        while workers and looked < end:
             ready = wait([worker.pipe for worker in workers], timeout=1.0)
+            since, looked = looked, time.monotonic()
             for worker in list(workers):
+                how = ""
                 if worker.pipe in ready:
                     try:
                         message = worker.pipe.recv()
                     except EOFError:
                         worker.process.join()
-                        if worker.busy is not None:
-                            how = f"the process ended with {worker.process.exitcode}"
-                            yield Report(worker.busy, "", how, time.monotonic() - worker.since, 0.0, how)
-                        worker.again()
-                        continue
-                    if message is None:
-                        worker.process.join()
-                        workers.remove(worker)
-                    elif isinstance(message, tuple):
-                        yield Report(*message)
+                        how = f"the process ended with {worker.process.exitcode}"
                     else:
-                        worker.busy, worker.since = message, time.monotonic()
-                elif worker.busy is not None and time.monotonic() - worker.since > timeout:
-                    how = f"no end after {timeout:g} s"
-                    yield Report(worker.busy, "", how, timeout, 0.0, how)
+                        if message is None:
+                            worker.process.join()
+                            workers.remove(worker)
+                        elif isinstance(message, tuple):
+                            worker.busy = False
+                            yield Report(*message)
+                        else:
+                            worker.last, worker.busy, worker.waited = message, True, 0.0
+                elif worker.busy:
+                    worker.waited += min(looked - since, 2.0)  # where the whole machine stood still, no more
+                    how = f"no end after {timeout:g} s" if worker.waited > timeout else ""
+                if how and worker.last is not None:
+                    yield Report(worker.last, "", how, worker.waited, 0.0, how)
+                if how:
                     worker.again()
     finally:
         for worker in workers:
