@@ -4,15 +4,16 @@
     lichen bench --dataset kodak --data DIR --codecs lichen,vvc --limit vvc-420=8 --timed 0
     python scripts/benchmark_docs.py results/bench.jsonl
 
-A table stands between <!-- begin NAME --> and <!-- end NAME -->; the rest of the page is left as it is.
+A table stands between two marker comments; the rest of the page is left as it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
+
+from pages import TableError, replaced
 
 from lichen.benchmark import headlines, report
 from lichen.benchmark.bd import CurveError
@@ -55,12 +56,10 @@ def checks(study: Study) -> str:
 
 
 def fill(text: str, name: str, table: str) -> str:
-    found, n = re.subn(
-        rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S
-    )
-    if not n:
-        raise SystemExit(f"the page has no place for {name}")
-    return found
+    try:
+        return replaced(text, name, table, "benchmark_docs.py")
+    except TableError as e:
+        raise SystemExit(str(e)) from e
 
 
 def main() -> int:

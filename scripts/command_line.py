@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from models_table import TableError
+from pages import TableError, replaced
 
 from lichen.cli import parser
 from lichen.container import write_atomic
@@ -43,11 +43,7 @@ def table(command: argparse.ArgumentParser) -> str:
 def written(text: str) -> str:
     """The document's text with the tables of today. TableError where a command has no place in it."""
     for name, command in commands().items():
-        begin, end = f"<!-- begin {name}: scripts/command_line.py -->", f"<!-- end {name} -->"
-        if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-            raise TableError(f"the document has no place for {name}: put '{begin}' and '{end}' there")
-        before, after = text.split(begin)[0], text.split(end)[1]
-        text = f"{before}{begin}\n\n{table(command)}\n\n{end}{after}"
+        text = replaced(text, name, table(command), "command_line.py")
     return text
 
 

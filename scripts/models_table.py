@@ -15,9 +15,11 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pages
 import torch
 from rich.console import Console
 
@@ -51,23 +53,13 @@ RATES = (0.25, 0.5, 0.75, 1.0)
 """Bits per pixel: of a published curve, the points nearest to these are shown."""
 
 
-class TableError(LichenError):
-    """A document without its markers."""
+replaced = partial(pages.replaced, script="models_table.py")
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
     """A table whose first columns, `left` of them, are text and the others numbers."""
     rule = ["---"] * left + ["---:"] * (len(header) - left)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *rows])
-
-
-def replaced(text: str, name: str, body: str) -> str:
-    """The document's text with another body between its markers. TableError where it has none."""
-    begin, end = f"<!-- begin {name}: scripts/models_table.py -->", f"<!-- end {name} -->"
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise TableError(f"the document has no place for this table: put '{begin}' and '{end}' around one")
-    before, after = text.split(begin)[0], text.split(end)[1]
-    return f"{before}{begin}\n\n{body}\n\n{end}{after}"
 
 
 # ---- What models cost ------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pages
 from PIL import Image
 
 import lichen
@@ -67,9 +67,7 @@ def main() -> int:
     table = "\n".join(rows)
     print(table)
     if args.write:
-        page = args.write.read_text()
-        marked = re.compile(r"(<!-- begin scale -->\n).*?(\n<!-- end scale -->)", re.S)
-        args.write.write_text(marked.sub(lambda m: m[1] + table + m[2], page))
+        pages.write(args.write, "scale", table, "scale.py")
     return 0
 
 

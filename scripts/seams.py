@@ -9,10 +9,10 @@ around grey, at the first quality.
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 import numpy as np
+import pages
 from PIL import Image
 
 import lichen
@@ -53,9 +53,7 @@ def main() -> int:
             Image.fromarray(np.clip(128 + 8 * (many - one), 0, 255).astype(np.uint8)).save(args.difference)
     print("\n".join(rows))
     if args.write:
-        marked = re.compile(r"(<!-- begin seams -->\n).*?(\n<!-- end seams -->)", re.S)
-        page = args.write.read_text()
-        args.write.write_text(marked.sub(lambda m: m[1] + "\n".join(rows) + m[2], page))
+        pages.write(args.write, "seams", "\n".join(rows), "seams.py")
     return 0
 
 

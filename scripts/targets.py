@@ -9,15 +9,16 @@ miss, whether any file was too large, and how many files the search wrote until 
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 import numpy as np
+import pages
 from PIL import Image
 from rich.progress import track
 
 import lichen
 from lichen import codec
+from lichen.benchmark import metrics
 from lichen.models.weights import load
 
 SHARES = (0.2, 0.5, 0.8)
@@ -63,16 +64,13 @@ def main() -> int:
         rows.append(f"| {kind} | {len(found)} | {unit} | {large} | {np.mean(count):.1f}, {max(count)} |")
     print("\n".join(rows))
     if args.write:
-        marked = re.compile(r"(<!-- begin targets -->\n).*?(\n<!-- end targets -->)", re.S)
-        page = args.write.read_text()
-        args.write.write_text(marked.sub(lambda m: m[1] + "\n".join(rows) + m[2], page))
+        pages.write(args.write, "targets", "\n".join(rows), "targets.py")
     return 0
 
 
 def psnr(data: bytes, pixels: np.ndarray) -> float:
     """Of a file, in dB."""
-    decoded = np.asarray(lichen.decode(data), np.float32)
-    return float(10 * np.log10(255**2 / np.square(decoded - pixels).mean()))
+    return metrics.psnr(pixels, np.asarray(lichen.decode(data)))
 
 
 if __name__ == "__main__":

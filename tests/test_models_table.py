@@ -3,6 +3,7 @@ from pathlib import Path
 import models_table
 import numpy as np
 import numpy.typing as npt
+import pages
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -42,7 +43,7 @@ def test_what_stands_between_markers_alone_changes() -> None:
     assert text == DOCUMENT.replace("\nold\n", "\n\nnew\n\n")
     assert models_table.replaced(text, "cost", "new") == text
     for broken in (DOCUMENT.replace("<!-- end cost -->", ""), DOCUMENT + DOCUMENT, ""):
-        with pytest.raises(models_table.TableError, match="begin cost"):
+        with pytest.raises(pages.TableError, match="begin cost"):
             models_table.replaced(broken, "cost", "new")
 
 

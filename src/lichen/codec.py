@@ -27,7 +27,7 @@ from lichen.errors import DamagedError, LimitError, PictureError, TargetError, W
 from lichen.models import find
 from lichen.models.base import Model
 from lichen.models.weights import by_identity, identity, load
-from lichen.picture import MAX_PIXELS, ImageLike, Picture
+from lichen.picture import MAX_PIXELS, ImageLike, Levels, Picture
 from lichen.tiles import Box
 
 DEFAULT_QUALITY = 75.0
@@ -72,23 +72,24 @@ def encode(
     picture = pictures.load(image, max_pixels=max_pixels)
     picture = picture.stripped() if strip else picture
     if tile is None:
-        large = picture.height * picture.width > TILE_ABOVE or max(picture.pixels.shape) > container.MAX_TILE_SIDE
-        tile = TILE if large else 0
+        side = max(picture.height, picture.width)
+        tile = TILE if picture.height * picture.width > TILE_ABOVE or side > container.MAX_TILE_SIDE else 0
+    chunks = pictures.to_chunks(picture)
     if target is None:
         units = _quality_units(DEFAULT_QUALITY if quality is None else quality) if model.variable_rate else 0
-        return _encode(picture, model, units, tile)
+        return _encode(picture, chunks, model, units, tile)
     if not model.variable_rate:
         raise TargetError(f"{model.name} has one quality with these weights: it takes no target")
     return target.search(
-        lambda units: _encode(picture, model, units, tile),
+        lambda units: _encode(picture, chunks, model, units, tile),
         lambda data: _psnr(data, picture, model),
         picture.height * picture.width,
         (QUALITY_UNITS, 100 * QUALITY_UNITS),
     )
 
 
-def _encode(picture: Picture, model: Model, units: int, tile: int) -> bytes:
-    """A file of a quality in units of 1/256."""
+def _encode(picture: Picture, chunks: dict[str, bytes], model: Model, units: int, tile: int) -> bytes:
+    """A file of a quality in units of 1/256, with the optional chunks."""
     header = Header(
         model=find(model.name).number,
         weights=identity_of(model),
@@ -115,12 +116,13 @@ def _encode(picture: Picture, model: Model, units: int, tile: int) -> bytes:
     streams = [stream for run in coded for stream, _ in run]
     ends = [end for run in coded for _, end in run]
     layers = [list(layer) for layer in zip(*ends, strict=True)]
-    return Container(header, streams, pictures.to_chunks(picture), layers).to_bytes()
+    return Container(header, streams, chunks, layers).to_bytes()
 
 
 def _psnr(data: bytes, picture: Picture, model: Model) -> float:
     """Of a file, in dB over 8-bit values."""
-    decoded = decode_picture(data, model=model, max_pixels=None).pixels
+    file = read(data)
+    decoded = _pixels(file, model, _area(file.header, None), 8, None)
     pixels, rows = pictures.to_8_bits(picture.pixels), range(0, picture.height, 256)
     squares = [np.square(pixels[i : i + 256].astype(np.float32) - decoded[i : i + 256]).sum() for i in rows]
     return float(10 * np.log10(255**2 * picture.pixels.size / max(float(np.sum(squares)), 1e-9)))
@@ -163,19 +165,25 @@ def decode_picture(
     if box is None or "ALPH" in file.chunks:
         pictures.check_pixels(header.width, header.height, max_pixels)
     model = _model_of(header, model)
-    pixels = np.empty((*area.shape, 1 if header.grey else 3), np.uint8 if depth == 8 else np.uint16)
-    for part, x_hat in _pieces(file, model, area, max_pixels):
-        levels = (x_hat.clamp(0, 1) * (2**depth - 1)).round()
-        if header.grey:
-            levels = levels.mean(0, keepdim=True).round()
-        kind = torch.uint8 if depth == 8 else torch.uint16
-        pixels[part.within(area)] = levels.permute(1, 2, 0).to(kind).numpy()
+    pixels = _pixels(file, model, area, depth, max_pixels)
     rest = {kind: payload for kind, payload in file.chunks.items() if kind != "ALPH"}
-    picture = pictures.from_chunks(pixels[..., 0] if header.grey else pixels, rest)
+    picture = pictures.from_chunks(pixels, rest)
     if "ALPH" not in file.chunks:
         return picture
     alpha = pictures.decode_alpha(file.chunks["ALPH"], header.height, header.width, depth)
     return replace(picture, alpha=alpha[area.rows, area.columns])
+
+
+def _pixels(file: Container, model: Model, area: Box, depth: int, max_pixels: int | None) -> Levels:
+    """An area's pixels of 8 or 16 bits a channel, (H, W, 3) or, grey, (H, W)."""
+    pixels = np.empty((*area.shape, 1 if file.header.grey else 3), np.uint8 if depth == 8 else np.uint16)
+    for part, x_hat in _pieces(file, model, area, max_pixels):
+        levels = (x_hat.clamp(0, 1) * (2**depth - 1)).round()
+        if file.header.grey:
+            levels = levels.mean(0, keepdim=True).round()
+        kind = torch.uint8 if depth == 8 else torch.uint16
+        pixels[part.within(area)] = levels.permute(1, 2, 0).to(kind).numpy()
+    return pixels[..., 0] if file.header.grey else pixels
 
 
 def reconstruct(file: Container, *, model: Model | None = None) -> Tensor:

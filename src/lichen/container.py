@@ -37,7 +37,7 @@ MAX_TILE_SIDE = 2**16  # pixels
 OPTIONAL = ("ALPH", "ICCP", "EXIF", "XMP ")
 """Chunks that may follow the tiles or precede the layers, in the order in which they are written."""
 
-MODELS: dict[int | str, str] = {
+MODELS: dict[int, str] = {
     1: "light",
     2: "minnen2018-factorized",
     3: "minnen2018-scale",
@@ -51,7 +51,8 @@ MODELS: dict[int | str, str] = {
     11: "toderici2017",
     12: "balle2018-factorized",
 }
-"""The names behind the permanent numbers of the models' registry, for readers that import no model."""
+"""The names behind the permanent numbers in files, for readers that import no model; the models' registry takes them
+from here."""
 
 _VARINT_BYTES = 5
 _ANOTHER_COPY = "the file is damaged, get another copy"

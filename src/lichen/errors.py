@@ -5,6 +5,11 @@ class LichenError(Exception):
     """Anything Lichen refuses, in a sentence that says what to do. The command line prints it and exits with 1."""
 
 
+def reason_of(error: Exception) -> str:
+    """Why something failed, for the middle of a sentence: what the system says, else the error itself."""
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+
+
 class NotLichenError(LichenError):
     """The data is no .lichen file at all: its first bytes are another format's."""
 

@@ -38,7 +38,7 @@ from PIL.ImageFile import StubImageFile
 
 from lichen import deep
 from lichen.container import SIGNATURE, write_atomic
-from lichen.errors import DamagedError, LichenWarning, LimitError, PictureError
+from lichen.errors import DamagedError, LichenWarning, LimitError, PictureError, reason_of
 
 MAX_PIXELS = 2 * (1024**3 // 4 // 3)
 """The default limit, 178,956,970 pixels: where Pillow too refuses to go on (`Image.MAX_IMAGE_PIXELS`, twice)."""
@@ -176,7 +176,7 @@ class Picture:
         try:
             image.save(buffer, format, **arguments | dict(options))
         except Exception as e:
-            raise PictureError(f"Pillow cannot write this picture as {format} ({_sentence(e)})") from e
+            raise PictureError(f"Pillow cannot write this picture as {format} ({reason_of(e)})") from e
         return buffer.getvalue(), ["16 bits a channel"] * (self.depth == 16) + left_out
 
     def _encoded_deep(self, format: str, options: Mapping[str, Any]) -> tuple[bytes, list[str]]:
@@ -194,7 +194,7 @@ class Picture:
         except PictureError:
             raise
         except Exception as e:
-            raise PictureError(f"this picture cannot be written as {format} ({_sentence(e)})") from e
+            raise PictureError(f"this picture cannot be written as {format} ({reason_of(e)})") from e
         return data, self._left_out(keep)
 
     def _left_out(self, keep: Mapping[str, Any]) -> list[str]:
@@ -386,12 +386,7 @@ def _pictures_errors(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise LimitError(f"{name} has too many pixels: raise max_pixels if you trust it ({e})") from e
     except Exception as e:  # plugins let through OSError, SyntaxError, ValueError, struct.error, KeyError and more
-        raise PictureError(f"{name} cannot be read ({_sentence(e)}): check the path, or get another copy") from e
-
-
-def _sentence(error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(reason).rstrip(".")
+        raise PictureError(f"{name} cannot be read ({reason_of(e)}): check the path, or get another copy") from e
 
 
 # ---- pixels ----------------------------------------------------------------------------------------------------------
@@ -752,7 +747,7 @@ def decode_alpha(data: bytes, height: int, width: int, depth: int = 8) -> Levels
         except PictureError:
             raise
         except Exception as e:  # Pillow's for bad files are many
-            raise DamagedError(f"the alpha channel is damaged ({_sentence(e)}): get another copy of the file") from e
+            raise DamagedError(f"the alpha channel is damaged ({reason_of(e)}): get another copy of the file") from e
     return alpha
 
 

@@ -57,7 +57,9 @@ class LichenImageFile(ImageFile.ImageFile):
                     self.info[_INFO[kind]] = b"Exif\0\0" + data if kind == "EXIF" else data
         self._size = header.width, header.height
         self._mode = ("L" if header.grey else "RGB") + "A" * any(part.type == "ALPH" for part in parts)
-        self.info["model"] = MODELS.get(header.model, str(header.model))
+        self.info["model"] = (
+            header.model if isinstance(header.model, str) else MODELS.get(header.model, str(header.model))
+        )
         if header.quality:
             self.info["quality"] = header.quality / 256
         self.tile = [ImageFile._Tile("lichen", (0, 0, *self.size), 0, None)]  # pixels are still to come

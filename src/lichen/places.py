@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lichen.container import write_atomic
-from lichen.errors import LichenError
+from lichen.errors import LichenError, reason_of
 
 _TIMES = (
     "mtime",
@@ -323,7 +323,7 @@ def _system(url: str) -> tuple[Any, str]:
     except ImportError as e:
         raise PlaceError(f"{url} cannot be opened: {str(e).rstrip('.')} (pip install)") from e
     except Exception as e:  # ValueError for an unknown protocol; others for what a store asks for
-        raise PlaceError(f"{url} cannot be opened ({_sentence(e)}): check the address") from e
+        raise PlaceError(f"{url} cannot be opened ({reason_of(e)}): check the address") from e
     return fs, path
 
 
@@ -352,9 +352,4 @@ def _errors(url: str, done: str) -> Iterator[None]:
     except LichenError:
         raise
     except Exception as e:
-        raise PlaceError(f"{url} cannot be {done} ({_sentence(e)}): check the address and the access to it") from e
-
-
-def _sentence(error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(reason).rstrip(".")
+        raise PlaceError(f"{url} cannot be {done} ({reason_of(e)}): check the address and the access to it") from e

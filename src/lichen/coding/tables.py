@@ -49,9 +49,7 @@ class Tables:
             self.frequencies.append(integer_frequencies(np.append(p, escape)))
             bits.append(-np.log2(np.maximum(np.append(p, escape), 2.0**-PRECISION)))
         self.bits = np.concatenate(bits)
-        self.information = PRECISION - np.log2(
-            np.concatenate(self.frequencies)
-        )  # in bits, of each symbol as it is coded
+        self.information = PRECISION - np.log2(np.concatenate(self.frequencies))  # bits, of each symbol as it is coded
         self.bits_at = np.concatenate([[0], np.cumsum([len(b) for b in bits])])[:-1]
 
     @functools.cached_property

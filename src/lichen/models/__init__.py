@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lichen.container import MODELS
 from lichen.errors import WeightsError
 from lichen.models import balle2018, compressai, hu2020, lee2019, light, mentzer2018, minnen2018, toderici2017
 from lichen.models.base import Model, Preset
@@ -65,11 +66,18 @@ _MINNEN = "Minnen, Balle, Toderici, NeurIPS 2018"
 _LEE = "Lee, Cho, Beack, ICLR 2019"
 
 
-def _minnen2018(number: int, prior: str, summary: str, citation: str) -> Entry:
+_NUMBERS = {name: number for number, name in MODELS.items()}
+
+
+def _entry(name: str, *rest: Any) -> Entry:
+    """One of those whose numbers files have."""
+    return Entry(name, _NUMBERS[name], *rest)
+
+
+def _minnen2018(prior: str, summary: str, citation: str) -> Entry:
     name = f"minnen2018-{prior}"
-    return Entry(
+    return _entry(
         name,
-        number,
         minnen2018.Minnen2018,
         minnen2018.PRESETS[name],
         summary,
@@ -78,67 +86,60 @@ def _minnen2018(number: int, prior: str, summary: str, citation: str) -> Entry:
     )
 
 
-for _entry in (
-    Entry(
+for _one in (
+    _entry(
         "light",
-        1,
         light.Light,
         light.PRESETS,
         "the default: light transforms, joint prior, one network for qualities 1 to 100",
         f"this library; prior after {_MINNEN}",
     ),
-    _minnen2018(2, "factorized", "factorized prior", _BALLE),
-    _minnen2018(3, "scale", "scale hyperprior", _BALLE),
-    _minnen2018(4, "mean-scale", "mean and scale hyperprior", _MINNEN),
-    _minnen2018(5, "context", "context model without hyperprior", _MINNEN),
-    _minnen2018(6, "joint", "context model and hyperprior", _MINNEN),
-    Entry(
+    _minnen2018("factorized", "factorized prior", _BALLE),
+    _minnen2018("scale", "scale hyperprior", _BALLE),
+    _minnen2018("mean-scale", "mean and scale hyperprior", _MINNEN),
+    _minnen2018("context", "context model without hyperprior", _MINNEN),
+    _minnen2018("joint", "context model and hyperprior", _MINNEN),
+    _entry(
         "lee2019-base",
-        7,
         lee2019.Lee2019,
         lee2019.PRESETS["lee2019-base"],
         "context-adaptive entropy model: contexts from hyper-latents and from decoded latents",
         _LEE,
     ),
-    Entry(
+    _entry(
         "lee2019-hybrid",
-        8,
         lee2019.Lee2019,
         lee2019.PRESETS["lee2019-hybrid"],
         "context-adaptive entropy model with more latents, beside the context, for high rates",
         _LEE,
     ),
-    Entry(
+    _entry(
         "hu2020",
-        9,
         hu2020.Hu2020,
         hu2020.PRESETS,
         "coarse-to-fine hyperprior, no context",
         "Hu, Yang, Liu, AAAI 2020; Hu, Yang, Ma, Liu, TPAMI 2021",
     ),
-    Entry(
+    _entry(
         "mentzer2018",
-        10,
         mentzer2018.Mentzer2018,
         mentzer2018.PRESETS,
         "learned symbols, importance map, 3-D context model; trained for MS-SSIM",
         "Mentzer, Agustsson, Tschannen, Timofte, Van Gool, CVPR 2018",
     ),
-    Entry(
+    _entry(
         "toderici2017",
-        11,
         toderici2017.Toderici2017,
         toderici2017.PRESETS,
         "progressive recurrent codec: a file is of use after any iteration",
         "Toderici, Vincent, Johnston, Hwang, Minnen, Shor, Covell, CVPR 2017",
     ),
-    Entry(
+    _entry(
         "balle2018-factorized",
-        12,
         balle2018.Balle2018,
         balle2018.PRESETS,
         "factorized prior, three convolutions with GDN or another nonlinearity",
         "Balle, PCS 2018; Balle, Laparra, Simoncelli, ICLR 2017",
     ),
 ):
-    register(_entry)
+    register(_one)
