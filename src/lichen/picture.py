@@ -11,8 +11,8 @@ What Pillow reads becomes RGB or grey, upright, with its transparency and metada
     CMYK, LAB                   -> sRGB, through the file's profile where it has one
     F                           -> PictureError: its scale is unknown
 
-Pillow cuts 16 bits a channel to 8 where there is more than one channel: deep.py reads and writes PNG and TIFF files of
-that kind.
+Pillow cuts 16 bits a channel to 8 where there is more than one channel: sixteen_bits.py reads and writes PNG
+and TIFF files of that kind.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageErro
 from PIL import TiffImagePlugin as T
 from PIL.ImageFile import StubImageFile
 
-from lichen import deep
+from lichen import sixteen_bits
 from lichen.container import SIGNATURE, write_atomic
 from lichen.errors import DamagedError, LichenWarning, LimitError, PictureError, reason_of
 
@@ -141,7 +141,7 @@ class Picture:
 
     def _encoded(self, format: str, options: Mapping[str, Any]) -> tuple[bytes, list[str]]:
         if self.depth == 16 and format in _DEEP:
-            return self._encoded_deep(format, options)
+            return self._encoded_16(format, options)
         image = self.to_pil()
         if self.alpha is not None and format not in _WITH_ALPHA:
             if self.alpha.min() < 255:
@@ -179,7 +179,7 @@ class Picture:
             raise PictureError(f"Pillow cannot write this picture as {format} ({reason_of(e)})") from e
         return buffer.getvalue(), ["16 bits a channel"] * (self.depth == 16) + left_out
 
-    def _encoded_deep(self, format: str, options: Mapping[str, Any]) -> tuple[bytes, list[str]]:
+    def _encoded_16(self, format: str, options: Mapping[str, Any]) -> tuple[bytes, list[str]]:
         """PNG or TIFF of 16 bits a channel."""
         if options:
             raise PictureError(f"{format} of 16 bits a channel takes no options ({', '.join(options)}): leave them out")
@@ -188,9 +188,9 @@ class Picture:
         try:
             if format == "PNG":
                 like = Picture(to_8_bits(self.pixels[:1, :1]), None, self.icc, self.exif, self.xmp)
-                data = deep.write_png(samples, like._encoded("PNG", {})[0])
+                data = sixteen_bits.write_png(samples, like._encoded("PNG", {})[0])
             else:
-                data = deep.write_tiff(samples, keep.get("EXIF", Image.Exif()), self.icc, self.xmp)
+                data = sixteen_bits.write_tiff(samples, keep.get("EXIF", Image.Exif()), self.icc, self.xmp)
         except PictureError:
             raise
         except Exception as e:
@@ -291,35 +291,35 @@ def _from_array(array: Levels, max_pixels: int | None) -> Picture:
 def _from_file(file: BinaryIO, name: str, max_pixels: int | None) -> Picture:
     if file.read(len(SIGNATURE)) == SIGNATURE:  # before Pillow looks, which may know the format: lichen.pillow
         raise PictureError(f"{name} is a .lichen file already: decode it, it needs no encoding")
-    tags = deep.tiff_tags(file)
-    if tags is not None and deep.imagecodecs() is not None:
-        return _from_deep_tiff(file, tags, max_pixels)
+    tags = sixteen_bits.tiff_tags(file)
+    if tags is not None and sixteen_bits.imagecodecs() is not None:
+        return _from_16_bit_tiff(file, tags, max_pixels)
     file.seek(0)
     try:
         image = Image.open(file)
     except UnidentifiedImageError:
         kind = "no picture" if tags is None else "of 16 bits a channel"
-        what = "convert it to PNG first" if tags is None else deep.INSTALL
+        what = "convert it to PNG first" if tags is None else sixteen_bits.INSTALL
         raise PictureError(f"{name} is {kind} that Pillow can read: {what}") from None
     with image:
         rawmode = _rawmode(image)
         if tags is None and rawmode not in ("LA;16B", "RGB;16B", "RGBA;16B"):
             return _from_pil(image, max_pixels)
-        if deep.imagecodecs() is None:
+        if sixteen_bits.imagecodecs() is None:
             if not image.mode.startswith("I"):
-                _warn(f"{name} has 16 bits a channel and 8 of them were taken: {deep.INSTALL} to take all")
+                _warn(f"{name} has 16 bits a channel and 8 of them were taken: {sixteen_bits.INSTALL} to take all")
             return _from_pil(image, max_pixels)
         check_pixels(*image.size, max_pixels)
         image.load()  # finds what is broken
         channels = rawmode.index(";") + ("transparency" in image.info)
-        return _from_pil(image, max_pixels, deep.read_png(file, (image.height, image.width, channels)))
+        return _from_pil(image, max_pixels, sixteen_bits.read_png(file, (image.height, image.width, channels)))
 
 
-def _from_deep_tiff(file: BinaryIO, tags: Image.Exif, max_pixels: int | None) -> Picture:
+def _from_16_bit_tiff(file: BinaryIO, tags: Image.Exif, max_pixels: int | None) -> Picture:
     check_pixels(tags[T.IMAGEWIDTH], tags[T.IMAGELENGTH], max_pixels)
     check_pixels(tags.get(T.TILEWIDTH, 0), tags.get(T.TILELENGTH, 0), max_pixels)  # a tile is unpacked as a whole
     orientation = tags.get(_ORIENTATION_TAG, 1)
-    samples = _upright(deep.read_tiff(file, tags), orientation if orientation in range(1, 9) else 1)
+    samples = _upright(sixteen_bits.read_tiff(file, tags), orientation if orientation in range(1, 9) else 1)
     pixels, alpha = _split(samples)
     icc, xmp = _fitting(tags.get(T.ICCPROFILE), grey=pixels.ndim == 2), _xmp_of({"xmp": tags.get(_XMP_TAG)})
     return Picture(pixels, alpha, icc, _descriptive(tags), xmp and _xmp_upright(xmp))
@@ -519,12 +519,12 @@ def _to_srgb(levels: Levels, icc: bytes) -> Levels:
     source = levels
     if levels.ndim == 2 and icc[16:20] == b"RGB ":
         source = np.repeat(levels[..., None], 3, axis=2)
-    if levels.dtype == np.uint16 and deep.imagecodecs() is None:
-        _warn(f"8 of 16 bits a channel went into the change to sRGB: {deep.INSTALL} for all")
+    if levels.dtype == np.uint16 and sixteen_bits.imagecodecs() is None:
+        _warn(f"8 of 16 bits a channel went into the change to sRGB: {sixteen_bits.INSTALL} for all")
         return to_16_bits(_to_srgb(to_8_bits(levels), icc))
     try:
         if levels.dtype == np.uint16:
-            colours = deep.to_srgb(source, icc)
+            colours = sixteen_bits.to_srgb(source, icc)
         else:
             colours = np.array(_transformed(Image.fromarray(source), ImageCms.ImageCmsProfile(io.BytesIO(icc))))
     except Exception:  # a broken profile, or one of another space: each library has errors of its own

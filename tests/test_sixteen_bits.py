@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from PIL import TiffImagePlugin as T
 
-from lichen import deep
+from lichen import sixteen_bits
 from lichen.errors import LimitError, PictureError
 from lichen.picture import load
 
@@ -32,10 +32,10 @@ def test_tiff_that_is_written_is_what_libtiff_and_tifffile_read(
     kind: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = SAMPLES[kind]
-    monkeypatch.setattr(deep, "_STRIP", rows * samples[0].nbytes)
+    monkeypatch.setattr(sixteen_bits, "_STRIP", rows * samples[0].nbytes)
     exif = Image.Exif()
     exif[0x010E] = "coffee"
-    data = deep.write_tiff(samples, exif, b"a profile", b"<x/>")
+    data = sixteen_bits.write_tiff(samples, exif, b"a profile", b"<x/>")
     assert np.array_equal(imagecodecs.tiff_decode(data).reshape(samples.shape), samples)
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         (page,) = file.pages
@@ -45,9 +45,9 @@ def test_tiff_that_is_written_is_what_libtiff_and_tifffile_read(
         assert page.extrasamples == ((2,) if samples.shape[2] in (2, 4) else ())
         assert page.tags["ImageDescription"].value == "coffee"
         assert (page.tags["InterColorProfile"].value, page.tags["XMP"].value) == (b"a profile", b"<x/>")
-    found = deep.tiff_tags(io.BytesIO(data))
+    found = sixteen_bits.tiff_tags(io.BytesIO(data))
     assert found is not None
-    assert np.array_equal(deep.read_tiff(io.BytesIO(data), found), samples)
+    assert np.array_equal(sixteen_bits.read_tiff(io.BytesIO(data), found), samples)
 
 
 @pytest.mark.parametrize("kind", SAMPLES)
@@ -55,7 +55,7 @@ def test_png_that_is_written_is_what_libpng_and_pillow_read(kind: str) -> None:
     samples = SAMPLES[kind]
     like = io.BytesIO()
     Image.new("L", (1, 1)).save(like, "PNG", icc_profile=b"a profile" * 20, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0")
-    data = deep.write_png(samples, like.getvalue())
+    data = sixteen_bits.write_png(samples, like.getvalue())
     assert np.array_equal(imagecodecs.png_decode(data).reshape(samples.shape), samples)
     with Image.open(io.BytesIO(data)) as image:
         assert image.size == (36, 24)
@@ -93,9 +93,9 @@ def test_layouts_of_tiff(order: str, samples: Any, options: dict[str, Any], want
 def test_tiff_of_other_kinds_is_left_to_pillow(samples: Any) -> None:
     file = io.BytesIO()
     tifffile.imwrite(file, samples[..., :3] if samples.ndim == 3 else samples, metadata=None)
-    assert deep.tiff_tags(file) is None
+    assert sixteen_bits.tiff_tags(file) is None
     for path in ("im-cmyk.tif", "im-rgba.tif", "im-rgb-16.png", "im-gray.jpg"):
-        assert deep.tiff_tags(io.BytesIO((DATA / path).read_bytes())) is None
+        assert sixteen_bits.tiff_tags(io.BytesIO((DATA / path).read_bytes())) is None
 
 
 def tiff(width: int, height: int, data: bytes, tile: int = 0) -> bytes:
@@ -151,13 +151,13 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     with (DATA / "im-rgb-16.png").open("rb") as file:
         for shape in ((24, 36, 4), (24, 37, 3), (36, 24, 3)):
             with pytest.raises(ValueError, match="shape"):
-                deep.read_png(file, shape)
+                sixteen_bits.read_png(file, shape)
 
 
 def test_profiles() -> None:
     p3 = (DATA / "p3.icc").read_bytes()
     rgb = np.array([[[0, 0, 0], [65535, 65535, 65535], [30000, 30000, 30000], [40000, 20000, 20000]]], np.uint16)
-    black, white, grey, red = deep.to_srgb(rgb, p3)[0].astype(int)
+    black, white, grey, red = sixteen_bits.to_srgb(rgb, p3)[0].astype(int)
     assert black.max() < 100
     assert white.min() > 65400
     assert np.ptp(grey) < 100
