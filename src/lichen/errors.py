@@ -38,5 +38,9 @@ class TargetError(LichenError):
     """A size or a PSNR that no quality reaches, or that makes no sense."""
 
 
+class EffortError(LichenError):
+    """A level of effort that there is not, or that a model cannot make."""
+
+
 class LichenWarning(UserWarning):
     """Something that Lichen did with less than the picture had, in a sentence that says what to do."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from lichen.errors import TargetError
 
 CLOSE_BYTES = 0.01  # a file that fills so much of its budget but this share ends the search
 CLOSE_PSNR, TOLERANCE_PSNR = 0.02, 0.05  # dB: what ends the search; what is still a hit when nothing is left to try
+REFINED = 4  # slow files, at most, where one of them would do
 
 Kind = Literal["bytes", "bpp", "psnr"]
 
@@ -44,51 +46,66 @@ class Target:
         psnr_of: Callable[[bytes], float],
         pixels: int,
         units: tuple[int, int],
+        refine: Callable[[int], bytes] | None = None,
     ) -> bytes:
         """The file that `encode` makes of the right one of `units`, lowest to highest quality.
 
-        psnr_of(file) -> dB. TargetError where the smallest file is too large, or the best too bad, which it names.
+        psnr_of(file) -> dB. refine: makes the files that are to hit, where they take much longer than those of `encode`
+        and lie beside them by about the same everywhere. TargetError where the smallest file is too large, or the best
+        too bad, which it names.
         """
-        files: dict[int, bytes] = {}
-
-        def file(unit: int) -> bytes:
-            if unit not in files:
-                files[unit] = encode(unit)
-            return files[unit]
-
-        if self.kind == "psnr":
-            return self._of_psnr(file, psnr_of, units)
         budget = math.floor(self.value if self.kind == "bytes" else self.value * pixels / 8)
-        found = rising(
-            lambda unit: math.log(len(file(unit))),
-            math.log(max(budget, 1)),
-            units,
-            lambda v: -CLOSE_BYTES < v - math.log(max(budget, 1)) <= 0,
-        )
-        if found is None:
-            smallest = min(map(len, files.values()))
+        if self.kind == "psnr":
+            goal, measure = self.value, psnr_of
+        else:
+            goal, measure = math.log(max(budget, 1)), lambda data: math.log(len(data))
+        quick = _Files(encode, measure)
+        final = _Files(refine, measure) if refine else quick
+        beside = 0.0  # how far a refined file lies from a quick one
+        while True:
+            aim = goal - beside
+            found = rising(quick, aim, units, partial(self._close, aim))
+            unit = units[0] if found is None else found
+            if refine is None or unit in final.values:
+                break
+            enough = len(final.values) + 1 >= REFINED and (self.kind == "psnr" or final(unit) <= goal)
+            if enough or self._close(goal, final(unit)):
+                break
+            beside = final(unit) - quick(unit)
+        if self.kind == "psnr":
+            nearest = min(final.values, key=lambda unit: abs(final.values[unit] - goal))
+            if max(final.values) == units[1] and max(final.values.values()) < goal - TOLERANCE_PSNR:
+                best = max(final.values.values())
+                raise TargetError(f"this picture does not reach {goal:g} dB: quality 100 has {best:.2f} dB")
+            return final.files[nearest]
+        fitting = [unit for unit, data in final.files.items() if len(data) <= budget]
+        if not fitting:
+            smallest = min(map(len, final.files.values()))
             asked = f"{budget} bytes" if self.kind == "bytes" else f"{self.value:g} bits per pixel ({budget} bytes)"
             raise TargetError(
                 f"this picture does not fit into {asked}: the smallest file has {smallest} bytes, "
                 f"{8 * smallest / pixels:.4f} bits per pixel"
             )
-        return file(found)
+        return final.files[max(fitting)]
 
-    def _of_psnr(
-        self, file: Callable[[int], bytes], psnr_of: Callable[[bytes], float], units: tuple[int, int]
-    ) -> bytes:
-        known: dict[int, float] = {}
+    def _close(self, goal: float, value: float) -> bool:
+        miss = value - goal
+        return abs(miss) <= CLOSE_PSNR if self.kind == "psnr" else -CLOSE_BYTES < miss <= 0
 
-        def psnr(unit: int) -> float:
-            if unit not in known:
-                known[unit] = psnr_of(file(unit))
-            return known[unit]
 
-        found = rising(psnr, self.value, units, lambda v: abs(v - self.value) <= CLOSE_PSNR)
-        nearest = min(known, key=lambda unit: abs(known[unit] - self.value))
-        if found == units[1] and known[nearest] < self.value - TOLERANCE_PSNR:
-            raise TargetError(f"this picture does not reach {self.value:g} dB: quality 100 has {psnr(found):.2f} dB")
-        return file(nearest)
+class _Files:
+    """Files and their measure by units of quality, each made once."""
+
+    def __init__(self, make: Callable[[int], bytes], measure: Callable[[bytes], float]) -> None:
+        self.make, self.measure = make, measure
+        self.files: dict[int, bytes] = {}
+        self.values: dict[int, float] = {}
+
+    def __call__(self, unit: int) -> float:
+        if unit not in self.values:
+            self.files[unit] = self.make(unit)
+            self.values[unit] = self.measure(self.files[unit])
+        return self.values[unit]
 
 
 def rising(

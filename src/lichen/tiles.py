@@ -148,6 +148,18 @@ def analyse(pixels: Levels, box: Box, model: Model, quality: Tensor | None) -> T
     return y[:, rows, columns]
 
 
+def with_surroundings(
+    pixels: Levels, tile: Box, model: Model, quality: Tensor | None
+) -> tuple[Tensor, Tensor, tuple[slice, slice]]:
+    """All that a tile of latents has a part in, and what else has: x (1, 3, H, W), its y (1, h, w, M), and where in y
+    the tile lies. pixels: of the whole picture, (H, W) or (H, W, 3)."""
+    height, width = pixels.shape[:2]
+    around = tile.grown(2 * model.reach) & latents_of(height, width, model)
+    piece = around.times(model.stride) & Box(0, 0, height, width)
+    x = to_tensor(pixels[piece.rows, piece.columns], model)[..., : piece.shape[0], : piece.shape[1]]
+    return x, analyse(pixels, around, model, quality), tile.within(around)
+
+
 def to_tensor(pixels: Levels, model: Model) -> Tensor:
     """(H, W) or (H, W, 3) uint8 or uint16 -> (1, 3, H', W') in 0..1, edges repeated up to the next multiples of the
     stride where the model does not take any size."""

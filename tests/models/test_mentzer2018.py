@@ -126,7 +126,9 @@ def test_training_without_noise_is_eval() -> None:
         y = model.analyse(pictures())
         y_hat, bits = model.prior(y)
         _, coded = model(pictures())
-        torch.testing.assert_close(model.prior.frozen().code([_Free(), _Free()], y, None, (8, 12)).float(), y_hat)
+        torch.testing.assert_close(
+            model.prior.frozen().code([_Free(), _Free()], {"y": y}, None, (8, 12)).float(), y_hat
+        )
     torch.testing.assert_close(bits["y"], coded["y"].float(), rtol=1e-3, atol=0.1)
 
 

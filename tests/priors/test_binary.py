@@ -97,7 +97,7 @@ def test_what_is_written_is_read(size: tuple[int, int, int]) -> None:
     B, h, w = size
     frozen, y = prior().frozen(), bits(B, h, w)
     encoders = [Encoder() for _ in range(B)]
-    assert torch.equal(frozen.code(encoders, y, None, (h, w)).float(), y)
+    assert torch.equal(frozen.code(encoders, {"y": y}, None, (h, w)).float(), y)
     decoders = [Decoder(e.finish()) for e in encoders]
     assert torch.equal(frozen.code(decoders, None, None, (h, w)).float(), y)
     for d in decoders:
@@ -109,12 +109,12 @@ def test_the_coder_thinks_what_training_thought() -> None:
     with torch.no_grad():
         _, estimated = p(y)
     meters = [Meter(), Meter()]
-    p.frozen().code(meters, y, None, (16, 20))
+    p.frozen().code(meters, {"y": y}, None, (16, 20))
     for b in range(2):
         assert abs(meters[b].bits["b"] / float(estimated["b"][b]) - 1) < 0.002
         assert abs(float(estimated["b"][b]) / y[b].numel() - 1) > 0.05  # it does think something
     encoder = Encoder()
-    p.frozen().code([encoder], y[:1], None, (16, 20))
+    p.frozen().code([encoder], {"y": y[:1]}, None, (16, 20))
     assert abs(len(encoder.finish()) - meters[0].bits["b"] / 8) < 0.005 * meters[0].bits["b"] / 8 + 16
 
 
@@ -131,7 +131,7 @@ def test_every_bit_is_coded_with_the_probability_of_training() -> None:
             return super().code(part, tables, index, values)
 
     p, y, listener = prior(), bits(1, 9, 14), Listener()
-    p.frozen().code([listener], y, None, (9, 14))
+    p.frozen().code([listener], {"y": y}, None, (9, 14))
     found = torch.from_numpy(np.concatenate(listener.index).astype(np.float64)).view(3, 9 * 14, BITS)
     order = wavefronts(1, 9, 14, SLOPE, WINDOW).order
     s, memory = None, None
@@ -149,7 +149,7 @@ def test_layers_end_where_they_can_be_read() -> None:
     """The stream's first bytes give the first layers; a lower level gives the same."""
     frozen, y = prior().frozen(), bits(1, 9, 13)
     encoder = Encoder()
-    frozen.code([encoder], y, None, (9, 13))
+    frozen.code([encoder], {"y": y}, None, (9, 13))
     data = encoder.finish()
     assert len(encoder.ends) == 3
     assert encoder.ends[-1] == len(data)
@@ -157,7 +157,7 @@ def test_layers_end_where_they_can_be_read() -> None:
         level = torch.tensor([k])
         assert torch.equal(frozen.code([Decoder(data[:end])], None, level, (9, 13)).float(), y[..., : k * BITS])
         fewer = Encoder()
-        coded = frozen.code([fewer], y, level, (9, 13)).float()
+        coded = frozen.code([fewer], {"y": y}, level, (9, 13)).float()
         assert torch.equal(coded, torch.cat([y[..., : k * BITS], 0 * y[..., k * BITS :]], dim=-1))
         assert fewer.finish()[: end - 8] == data[: end - 8]
 

@@ -149,14 +149,14 @@ def test_codes_what_it_measures() -> None:
     y[0, 0, 0, 0], y[1, 2, 3, 4] = 12345.6, -3e5  # escapes
     frozen = prior.frozen()
     encoders = [Encoder(), Encoder()]
-    y_hat = frozen.code(encoders, y, None, (9, 11))
+    y_hat = frozen.code(encoders, {"y": y}, None, (9, 11))
     assert y_hat.dtype == torch.float64
     assert float((y_hat - y).abs().max()) < 0.51
     decoders = [Decoder(e.finish()) for e in encoders]
     assert torch.equal(frozen.code(decoders, None, None, (9, 11)), y_hat)
     for b in range(2):
         meter = Meter()
-        assert torch.equal(frozen.code([meter], y[b : b + 1], None, (9, 11))[0], y_hat[b])
+        assert torch.equal(frozen.code([meter], {"y": y[b : b + 1]}, None, (9, 11))[0], y_hat[b])
         assert abs(meter.bits["y"] / 8 - len(encoders[b].finish())) < 0.005 * meter.bits["y"] / 8 + 16
     _, bits = prior.eval()(y.clamp(-50, 50))
     assert bits["y"].shape == (2,)

@@ -25,10 +25,10 @@ def test_encoder_decoder_meter_and_training_agree() -> None:
         trained, estimate = prior(y)
     frozen = prior.frozen()
     encoders, meters = [Encoder(), Encoder()], [Meter(), Meter()]
-    y_hat = frozen.code(encoders, y, None, (6, 7))
+    y_hat = frozen.code(encoders, {"y": y}, None, (6, 7))
     assert y_hat.dtype == torch.float64
     torch.testing.assert_close(y_hat.float(), trained, rtol=0, atol=1e-4)
-    assert torch.equal(frozen.code(meters, y, None, (6, 7)), y_hat)
+    assert torch.equal(frozen.code(meters, {"y": y}, None, (6, 7)), y_hat)
     streams = [e.finish() for e in encoders]
     decoders = [Decoder(s) for s in streams]
     assert torch.equal(frozen.code(decoders, None, None, (6, 7)), y_hat)
@@ -75,4 +75,4 @@ def test_latents_that_are_no_numbers() -> None:
     y = latents()
     y[0, 0, 0, 0] = torch.nan
     with pytest.raises(WeightsError, match="broken"):
-        make().frozen().code([Meter(), Meter()], y, None, (6, 7))
+        make().frozen().code([Meter(), Meter()], {"y": y}, None, (6, 7))

@@ -64,7 +64,7 @@ class Decoding:
 def run(args: argparse.Namespace) -> int:
     """Decode each input."""
 
-    def work() -> Decoding:
+    def work(files_there: int) -> Decoding:
         from lichen.models.weights import load
 
         given = args.weights is not None or args.model is not None

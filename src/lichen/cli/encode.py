@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,15 @@ def add_parser(commands: Any) -> None:
     target.add_argument("--target-bytes", type=int, metavar="N", help="the best file of at most N bytes")
     target.add_argument("--target-bpp", type=float, metavar="R", help="the best file of at most R bits per pixel")
     target.add_argument("--target-psnr", type=float, metavar="D", help="the smallest file of D dB")
+    p.add_argument(
+        "-e",
+        "--effort",
+        type=int,
+        choices=range(10),  # of lichen.effort, which takes torch to import
+        default=0,
+        metavar="E",
+        help="0 (one pass, the default) to 9: time for a smaller file of the same quality",
+    )
     p.add_argument("--strip", action="store_true", help="leave out ICC profile, EXIF and XMP; colours become sRGB's")
     p.set_defaults(run=run)
 
@@ -37,31 +47,35 @@ def _quality(text: str) -> float:
     return q
 
 
-OPTIONS = ("quality", "target_bytes", "target_bpp", "target_psnr", "max_pixels", "strip")
+OPTIONS = ("quality", "target_bytes", "target_bpp", "target_psnr", "effort", "max_pixels", "strip")
 """Arguments of the command that are arguments of `lichen.encode` by the same name."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Turns a picture into a .lichen file's bytes. options: of `lichen.encode`."""
+    """Turns a picture into a .lichen file's bytes. options: of `lichen.encode`. bar: whether each picture shows one."""
 
     model: Model
     options: dict[str, Any]
+    bar: bool = False
 
     def __call__(self, source: str | bytes, target: str) -> tuple[bytes, Sequence[str]]:
         """`target` makes no difference."""
         from lichen.codec import encode
 
-        return encode(source, model=self.model, **self.options), ()
+        with files.bar_of_shares("refining") if self.bar else nullcontext() as progress:
+            return encode(source, model=self.model, progress=progress, **self.options), ()
 
 
 def run(args: argparse.Namespace) -> int:
     """Encode each input."""
     from lichen.picture import readable_suffixes
 
-    def work() -> Encoding:
+    def work(pictures: int) -> Encoding:
         from lichen.models.weights import load
 
-        return Encoding(load(args.model, weights=args.weights), {name: getattr(args, name) for name in OPTIONS})
+        options = {name: getattr(args, name) for name in OPTIONS}
+        alone = pictures == 1 and not args.cluster
+        return Encoding(load(args.model, weights=args.weights), options, bar=alone and args.effort > 0)
 
     return files.run(args, SUFFIX, readable_suffixes() - {SUFFIX}, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import threading
@@ -12,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from lichen import batch
 from lichen.batch import STREAM, UsageError
@@ -76,10 +84,10 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def run(args: argparse.Namespace, suffix: str, suffixes: Collection[str], work: Callable[[], Work]) -> int:
+def run(args: argparse.Namespace, suffix: str, suffixes: Collection[str], work: Callable[[int], Work]) -> int:
     """Do what the arguments ask for; 1 if anything failed, 130 if it was interrupted, else 0.
 
-    suffix: of outputs; suffixes: of inputs in folders; work: gives what turns one into the other, when there is any.
+    suffix: of outputs; suffixes: of inputs in folders; work: gives what turns one into the other, told how many.
     Progress shows on a terminal, errors when they happen, a table at the end where there are several files.
     """
     todo = batch.plan(args.inputs, args.output, suffix, suffixes, args.force)
@@ -95,7 +103,7 @@ def run(args: argparse.Namespace, suffix: str, suffixes: Collection[str], work: 
     for source, sentence in todo.refused:
         say(source, sentence)
     if todo.jobs:
-        made, workers = work(), _workers(args, len(todo.jobs))
+        made, workers = work(len(todo.jobs)), _workers(args, len(todo.jobs))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         show = len(todo.jobs) > 1 and console.is_terminal
         with Progress(*columns, console=console, disable=not show, redirect_stdout=sys.stdout.isatty()) as progress:
@@ -112,6 +120,16 @@ def run(args: argparse.Namespace, suffix: str, suffixes: Collection[str], work: 
         print(f"lichen: interrupted: {table.left} are left, the same command goes on with them", file=sys.stderr)
         return 130
     return 1 if table.failed else 0
+
+
+@contextlib.contextmanager
+def bar_of_shares(what: str) -> Iterator[Callable[[float], None]]:
+    """A bar on a terminal while the block runs; what it gives is to be called with the share that is done."""
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+        yield lambda share: progress.update(task, completed=share)
 
 
 def _workers(args: argparse.Namespace, jobs: int) -> Workers:

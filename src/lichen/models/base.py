@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lichen.coding.coder import Coder, Meter
 from lichen.layers.gain import lmbda_between
+from lichen.priors.conditional import Latents
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,23 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def code(
-        self, coders: Sequence[Coder], y: Tensor | None, quality: Tensor | None, shape: tuple[int, int] | None = None
+        self,
+        coders: Sequence[Coder],
+        y: Tensor | Latents | None,
+        quality: Tensor | None,
+        shape: tuple[int, int] | None = None,
     ) -> Tensor:
         """Code latents y (B, h, w, M), or read latents of the shape (h, w) where y is None, one coder a picture.
 
-        quality: (1,), the same for all. Returns y_hat in float32, equal in encoder and decoder.
+        y may come as {"y": y, ...} with the hyper-latents to be coded with it, else they are what `prior.hyper` makes
+        of y. quality: (1,), the same for all. Returns y_hat in float32, equal in encoder and decoder.
         """
-        if y is not None:
-            shape = (y.shape[1], y.shape[2])
-        assert shape is not None
         prior = self.frozen_prior()
-        y_hat: Tensor = prior.code(coders, y, prior.condition(quality), shape)
+        level = prior.condition(quality)
+        latents = y if y is None or isinstance(y, Mapping) else {"y": y, **self.prior.hyper(y, level)}
+        if latents is not None:
+            shape = (latents["y"].shape[1], latents["y"].shape[2])
+        y_hat: Tensor = prior.code(coders, latents, level, shape)
         return y_hat.float()
 
     def frozen_prior(self) -> Any:

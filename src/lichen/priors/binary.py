@@ -34,6 +34,7 @@ from lichen.coding.tables import Tables
 from lichen.errors import DamagedError
 from lichen.layers.bounds import lower_bound
 from lichen.layers.recurrent import ConvLSTM, LSTMStep, remember_at_first
+from lichen.priors.conditional import Latents
 from lichen.priors.context import Walk, causal_taps, wavefronts
 
 KERNEL, SLOPE = 7, 4
@@ -172,13 +173,19 @@ class BinaryPrior(nn.Module):
             bits = bits * (torch.arange(bits.shape[1], device=bits.device) < level[:, None])
         return y, {"b": bits.sum(1)}
 
+    def hyper(self, y: Tensor, level: Any) -> dict[str, Tensor]:
+        """There are no hyper-latents."""
+        return {}
+
     def frozen(self) -> Self:
         """A copy whose `code` is exact."""
         return exact.freeze(self)
 
     @torch.no_grad()
-    def code(self, coders: Sequence[Coder], y: Tensor | None, level: Tensor | None, shape: tuple[int, int]) -> Tensor:
-        """Frozen: code the layers of y (B, h, w, T bits), or read them where y is None; of one level (1,).
+    def code(
+        self, coders: Sequence[Coder], latents: Latents | None, level: Tensor | None, shape: tuple[int, int]
+    ) -> Tensor:
+        """Frozen: code the layers of "y" (B, h, w, T bits), or read them where latents is None; of one level (1,).
 
         Returns y_hat (B, h, w, T bits) float64, zero where y has more layers than the level. DamagedError for what is
         no bit.
@@ -186,6 +193,7 @@ class BinaryPrior(nn.Module):
         n = self.iterations if level is None else int(level.max())
         (h, w), B, device = shape, len(coders), next(self.buffers()).device
         given: Sequence[Tensor | None] = [None] * n
+        y = None if latents is None else latents["y"]
         if y is not None:
             given = y.double().unflatten(-1, (-1, self.bits)).unbind(-2)[:n]
         walk = wavefronts(B, h, w, SLOPE, tuple(causal_taps(SLOPE, KERNEL)))

@@ -30,6 +30,7 @@ from lichen.coding.exact import freeze
 from lichen.layers.bounds import straight_through
 from lichen.layers.resampling import depth_to_space
 from lichen.priors import gaussian
+from lichen.priors.conditional import Conditional, Latents
 from lichen.priors.zero_mean import ZeroMeanNormal
 
 POSITIONS = 2048
@@ -134,6 +135,26 @@ class CoarseToFinePrior(nn.Module):
         assert found.psi1 is not None
         return joined(found.y_hat, found.psi2, found.psi1), found.bits
 
+    def hyper(self, y: Tensor, level: Any) -> dict[str, Tensor]:
+        """y (B, h, w, M) of any size -> the hyper-latents that the encoder chooses, {"z2", "z1"}, before rounding."""
+        z2, z1 = self.hyper_analysis(y)
+        return {"z2": z2, "z1": z1}
+
+    def conditionals(self, latents: Latents, level: Any) -> tuple[dict[str, Conditional], Tensor]:
+        """What is expected of "z1", "z2" and "y", given values of all latents, and what `joined` makes of them; in the
+        float arithmetic of training, differentiable."""
+        y, z2 = latents["y"], latents["z2"]
+        psi1 = self.h_s1(latents["z1"])[:, : z2.shape[1], : z2.shape[2]]
+        mu2, sigma2 = self.predict2(psi1)
+        psi2 = self.h_s2(z2)[:, : y.shape[1], : y.shape[2]]
+        mu, sigma = self.predict(psi2)
+        found = {
+            "z1": self.z1_prior.conditional(),
+            "z2": Conditional(mu2, lambda v: gaussian.bits(v - mu2, sigma2)),
+            "y": Conditional(mu, lambda v: gaussian.bits(v - mu, sigma)),
+        }
+        return found, joined(y, psi2, psi1)
+
     def look(self, y: Tensor, y_hat: Tensor, level: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """mu, sigma of y (B, h, w, M), and the rounded {"z2", "z1"}, in the float arithmetic of training."""
         h, w = y.shape[1:3]
@@ -145,24 +166,21 @@ class CoarseToFinePrior(nn.Module):
         return mu, sigma.clamp_min(gaussian.SIGMA_MIN), {"z2": z2_hat, "z1": z1_hat}
 
     def frozen(self) -> Self:
-        """A copy whose `code` is exact. The hyper analyses, which only the encoder runs, stay as they are."""
+        """A copy whose `code` is exact, without the hyper analyses, which only the encoder runs."""
         others = copy.copy(self)
-        analyses = {"h_a2": self.h_a2, "h_a1": self.h_a1}
-        others._modules = {name: module for name, module in self._modules.items() if name not in analyses}
-        frozen = freeze(others)
-        frozen.h_a2, frozen.h_a1 = self.h_a2, self.h_a1
-        return frozen
+        others._modules = {name: module for name, module in self._modules.items() if name not in ("h_a2", "h_a1")}
+        return freeze(others)
 
     @torch.no_grad()
-    def code(self, coders: Sequence[Coder], y: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
-        """Frozen: code y (B, h, w, M), or read it where y is None, one coder a picture.
+    def code(self, coders: Sequence[Coder], latents: Latents | None, level: Any, shape: tuple[int, int]) -> Tensor:
+        """Frozen: code "y" (B, h, w, M), "z2" and "z1", or read them where latents is None, one coder a picture.
 
         `shape` is (h, w), any size; z2 and z1 have a half and a quarter of it, rounded up. Three batches a picture,
         z1, z2 and y. Returns what `joined` makes of them, float64, the same bits wherever it runs.
         """
         h, w = shape
         h2, w2 = -(-h // 2), -(-w // 2)
-        z2, z1 = (None, None) if y is None else self.hyper_analysis(y)
+        y, z2, z1 = (None, None, None) if latents is None else (latents["y"], latents["z2"], latents["z1"])
         z1_hat = self.z1_prior.code(coders, z1, level, (-(-h2 // 2), -(-w2 // 2)))
         psi1 = self.h_s1(z1_hat)[:, :h2, :w2]
         z2_hat = _code_gaussian("z2", coders, z2, *self.predict2.in_bands(psi1))

@@ -28,6 +28,7 @@ from lichen.coding.exact import Array
 from lichen.coding.tables import Tables
 from lichen.layers.bounds import lower_bound, straight_through
 from lichen.layers.gain import Gain
+from lichen.priors.conditional import Conditional, Latents
 from lichen.priors.gaussian import LIKELIHOOD_MIN
 
 TAIL_LOGIT = 21.4164  # log(2 / 1e-9 - 1): beyond it lies half a tail mass of 1e-9
@@ -104,8 +105,15 @@ class DeepFactorized(nn.Module):
         median = self.median if gain is None else self.median * gain
         z_hat = straight_through(median + torch.round(z - median), z)
         noisy = z + torch.rand_like(z) - 0.5
-        bits = -torch.log2(lower_bound(self.likelihood(noisy.float(), gain), LIKELIHOOD_MIN))
-        return z_hat, bits.flatten(1).sum(1)
+        return z_hat, self.bits(noisy, gain).flatten(1).sum(1)
+
+    def bits(self, z: Tensor, gain: Tensor | None = None) -> Tensor:
+        """-log2 of `likelihood`, which is taken as at least 1e-9."""
+        return -torch.log2(lower_bound(self.likelihood(z.float(), gain), LIKELIHOOD_MIN))
+
+    def conditional(self, level: Any = None, gain: Tensor | None = None) -> Conditional:
+        """What is expected of z."""
+        return Conditional(self.median if gain is None else self.median * gain, lambda z: self.bits(z, gain))
 
     def moments(self, reach: int, gain: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and deviation (1, 1, 1, C) of z_hat, from the integers up to `reach` from the median."""
@@ -184,13 +192,22 @@ class FactorizedPrior(nn.Module):
         mean, deviation = self.y_prior.moments(int(y_hat.abs().max()) + 32, None if level is None else level[0])
         return mean.expand_as(y_hat), deviation.clamp_min(1e-3).expand_as(y_hat), {}
 
+    def hyper(self, y: Tensor, level: Any) -> dict[str, Tensor]:
+        """There are no hyper-latents."""
+        return {}
+
+    def conditionals(self, latents: Latents, level: Any) -> tuple[dict[str, Conditional], Tensor]:
+        """What is expected of "y", and y itself for the synthesis."""
+        return {"y": self.y_prior.conditional(gain=None if level is None else level[0])}, latents["y"]
+
     def frozen(self) -> Self:
         """A copy whose `code` is exact."""
         return exact.freeze(self)
 
     @torch.no_grad()
-    def code(self, coders: Sequence[Coder], y: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
-        """Frozen: code y (B, h, w, M), or read it where y is None. Returns y_hat, float64."""
+    def code(self, coders: Sequence[Coder], latents: Latents | None, level: Any, shape: tuple[int, int]) -> Tensor:
+        """Frozen: code "y" (B, h, w, M), or read it where latents is None. Returns y_hat, float64."""
+        y = None if latents is None else latents["y"]
         y_hat: Tensor = self.y_prior.code(coders, y, None, shape, None if level is None else level[0])
         return y_hat
 

@@ -22,6 +22,7 @@ from lichen.coding.coder import Coder, code_batch
 from lichen.coding.exact import Snap, freeze
 from lichen.layers.bounds import straight_through
 from lichen.priors import gaussian
+from lichen.priors.conditional import Conditional, Latents
 from lichen.priors.context import all_at_once, wavefronts
 
 
@@ -90,35 +91,49 @@ class JointPrior(nn.Module):
         bits["y"] = gaussian.bits(noisy - mu, sigma).flatten(1).sum(1)
         return y_hat, bits
 
+    def hyper(self, y: Tensor, level: Any) -> dict[str, Tensor]:
+        """y (B, h, w, M) of any size -> the hyper-latents that the encoder chooses: {"z": (B, h/4, w/4, N)}, rounded
+        up, before rounding; none without h_a."""
+        return {} if self.h_a is None else {"z": self.h_a(_pad_to_multiple(y, 4), level)}
+
+    def conditionals(self, latents: Latents, level: Any) -> tuple[dict[str, Conditional], Tensor]:
+        """What is expected of "z" and "y", given values of all latents, and y itself for the synthesis; in the float
+        arithmetic of training, differentiable."""
+        y, found, psi = latents["y"], {}, None
+        if self.h_a is not None:
+            found["z"] = self.z_prior.conditional(level)
+            psi = self.h_s(latents["z"], level)[:, : y.shape[1], : y.shape[2]]
+        mu, sigma = self.parameters_of(psi, y, level)
+        found["y"] = Conditional(mu, lambda v: gaussian.bits(v - mu, sigma))
+        return found, y
+
     def look(self, y: Tensor, y_hat: Tensor, level: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """mu, sigma (B, h, w, M) and the rounded hyper-latents {"z"}, in the float arithmetic of training."""
-        hyper: dict[str, Tensor] = {}
-        psi = None
+        hyper, psi = self.hyper(y, level), None
         if self.h_a is not None:
-            hyper["z"], _ = self.z_prior(self.h_a(_pad_to_multiple(y, 4), level), level)
+            hyper["z"], _ = self.z_prior(hyper["z"], level)
             psi = self.h_s(hyper["z"], level)[:, : y.shape[1], : y.shape[2]]
         mu, sigma = self.parameters_of(psi, y_hat, level)
         return mu, sigma.clamp_min(gaussian.SIGMA_MIN), hyper
 
     def frozen(self) -> Self:
-        """A copy whose `condition` and `code` are exact. h_a, which only the encoder runs, stays as it is."""
+        """A copy whose `condition` and `code` are exact, without h_a, which only the encoder runs."""
         others = copy.copy(self)
         others._modules = {name: module for name, module in self._modules.items() if name != "h_a"}
-        frozen = freeze(others)
-        frozen.h_a = self.h_a
-        return frozen
+        return freeze(others)
 
     @torch.no_grad()
-    def code(self, coders: Sequence[Coder], y: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
-        """Frozen: code y (B, h, w, M), or read it where y is None, one coder a picture, all of one quality.
+    def code(self, coders: Sequence[Coder], latents: Latents | None, level: Any, shape: tuple[int, int]) -> Tensor:
+        """Frozen: code "y" (B, h, w, M) and what `hyper` has, or read all where latents is None, one coder a picture,
+        all of one quality.
 
         `shape` is (h, w), any size. Returns y_hat (B, h, w, M) float64, the same bits wherever it runs. The walk is
         one for encoder, decoder and meter: front by front, the latents of a front sorted by table.
         """
         (h, w), B, context = shape, len(coders), self.context
-        psi = None
-        if self.h_a is not None:
-            z = None if y is None else self.h_a(_pad_to_multiple(y, 4), level)
+        psi, y = None, None if latents is None else latents["y"]
+        if self.h_s is not None:
+            z = None if latents is None else latents["z"]
             z_hat = self.z_prior.code(coders, z, level, (-(-h // 4), -(-w // 4)))
             psi = self.h_s(z_hat, level)[:, :h, :w].flatten(0, 2)
         walk = all_at_once(B, h, w) if context is None else wavefronts(B, h, w, context.slope, context.taps)

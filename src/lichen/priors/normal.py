@@ -12,6 +12,7 @@ from lichen.coding.coder import Coder, code_batch
 from lichen.coding.exact import Snap
 from lichen.layers.bounds import straight_through
 from lichen.priors import gaussian
+from lichen.priors.conditional import Conditional
 
 
 class NormalPrior(nn.Module):
@@ -36,6 +37,11 @@ class NormalPrior(nn.Module):
         z_hat = straight_through(mu + torch.round(z - mu), z)
         noisy = z + torch.rand_like(z) - 0.5
         return z_hat, gaussian.bits(noisy - mu, sigma).flatten(1).sum(1)
+
+    def conditional(self, level: Any) -> Conditional:
+        """What is expected of z."""
+        mu, sigma = self.parameters_at(level)
+        return Conditional(mu, lambda z: gaussian.bits(z - mu, sigma))
 
     def code(self, coders: Sequence[Coder], z: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
         """Frozen: code z (B, h, w, N), or read it where z is None; `shape` is (h, w). Returns z_hat, float64."""

@@ -15,6 +15,7 @@ from lichen.coding.coder import Coder
 from lichen.coding.exact import freeze, snap
 from lichen.errors import WeightsError
 from lichen.layers.soft_quantization import SoftQuantization
+from lichen.priors.conditional import Latents
 from lichen.priors.masked_context3d import VolumeContext
 
 LN2 = math.log(2)
@@ -46,16 +47,24 @@ class SymbolPrior(nn.Module):
         y_hat, symbols = self.quantization(y)
         return y_hat, {"y": self.bits(y_hat, symbols).flatten(1).sum(1)}
 
+    def hyper(self, y: Tensor, level: Any) -> dict[str, Tensor]:
+        """There are no hyper-latents."""
+        return {}
+
     def frozen(self) -> Self:
         """A copy whose `code` is exact."""
         return freeze(self)
 
     @torch.no_grad()
-    def code(self, coders: Sequence[Coder], y: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
-        """Frozen: code y (B, h, w, C), or read it where y is None. Returns y_hat, float64. WeightsError for NaN."""
+    def code(self, coders: Sequence[Coder], latents: Latents | None, level: Any, shape: tuple[int, int]) -> Tensor:
+        """Frozen: code "y" (B, h, w, C), or read it where latents is None. Returns y_hat, float64.
+
+        WeightsError for NaN.
+        """
         size = (len(coders), *shape, self.channels)
         symbols = None
-        if y is not None:
+        if latents is not None:
+            y = latents["y"]
             if not bool(torch.isfinite(y).all()):
                 raise WeightsError("a latent is no number: the network's output has blown up, its weights are broken")
             symbols = self.quantization.symbols(y.double()).flatten()

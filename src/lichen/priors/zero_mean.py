@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lichen.coding.coder import Coder, code_batch
 from lichen.layers.bounds import straight_through
 from lichen.priors import gaussian
+from lichen.priors.conditional import Conditional
 
 
 class ZeroMeanNormal(nn.Module):
@@ -28,6 +29,11 @@ class ZeroMeanNormal(nn.Module):
         noisy = z + torch.rand_like(z) - 0.5
         bits = gaussian.bits(noisy, self.scale(self.sigma.abs())).flatten(1).sum(1)
         return straight_through(torch.round(z), z), bits
+
+    def conditional(self, level: Any = None) -> Conditional:
+        """What is expected of z."""
+        sigma = self.scale(self.sigma.abs())
+        return Conditional(torch.zeros_like(sigma), lambda z: gaussian.bits(z, sigma))
 
     def code(self, coders: Sequence[Coder], z: Tensor | None, level: Any, shape: tuple[int, int]) -> Tensor:
         """Frozen: code z (B, h, w, N), or read it where z is None; `shape` is (h, w). Returns z_hat, float64."""
