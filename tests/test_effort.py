@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,9 @@ def test_every_model_refines_or_says_that_it_cannot(tiny: Model, photo: Photo) -
     assert np.asarray(lichen.decode(data, model=tiny)).shape == pixels.shape
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
-def test_what_is_expected_is_what_the_coder_takes(name: str, photo: Photo) -> None:
-    model = lichen.load(name)
+@pytest.mark.parametrize("path", sorted(shipped().values()), ids=lambda path: path.stem)
+def test_what_is_expected_is_what_the_coder_takes(path: Path, photo: Photo) -> None:
+    model = lichen.load(weights=path)
     if not refinable(model):
         pytest.skip("nothing is expected of symbols that have no neighbours")
     q, prior = quality_of(model), model.prior
@@ -134,6 +135,7 @@ def test_lmbda_of_one_quality_is_found_by_curvature(photo: Photo) -> None:
         task = effort._Task(refiner, x, y, tile)
         with torch.no_grad():
             task.weigh({"y": y, **model.prior.hyper(y, refiner.level)})
+        y = y.detach()
         used = torch.round(y).abs().clamp(max=1).mean((0, 1, 2))
         by_curvature = effort.BITS_A_STEP * float(used.sum() / (task.curvature * used).sum())
         assert by_curvature == pytest.approx(float(model.lmbda_of(q)), rel=0.25)
