@@ -66,9 +66,9 @@ def encode(
     (or grey), within 0.05 dB. A picture that is smaller at quality 100 than the target asks for is written at
     quality 100, one that is better at quality 1 at quality 1.
 
-    effort: 0 (one pass of the networks) to 9 (some two minutes of a processor a megapixel): how long to look for latents
-    that cost fewer bits for what they give; decoding takes no longer. With a target, it is the refined file that hits
-    it. progress: called with the share that is done, 0 to 1, while that takes its time.
+    effort: 0 (one pass of the networks) to 9 (some two minutes of a processor a megapixel): how long to look for
+    latents that cost fewer bits for what they give; decoding takes no longer. With a target, it is the refined file
+    that hits it. progress: called with the share that is done, 0 to 1, while that takes its time.
 
     tile: side of the tiles in units of 64 pixels, 0 for one tile whatever the size; by default pictures above 4
     megapixels are cut into tiles of 1024 pixels. max_pixels: the largest picture that is taken, None for any.
