@@ -46,7 +46,7 @@ WORTH = 3.0  # bits that a step of the rounding has to promise
 SHARE = 0.6  # of these steps are taken
 PROBE = 0.5  # of a step: how far latents are moved to measure curvature
 BITS_A_STEP = 6 / math.log(2)
-"""What an error of one step costs where the step D = D^2 / 12 is well chosen for a rate of -log2 D: dD/dR says so."""
+"""What an error of one step costs where a step s, of distortion s^2 / 12 and rate -log2 s, is well chosen."""
 
 Tick = Callable[[], None]
 
@@ -197,16 +197,15 @@ class _Task:
         if not steps:
             return latents
         hyper_hat, best, least = self._hyper_hat(latents), latents, math.inf
-        for i in range(steps + 1):
+        for _ in range(steps):
             s, bits = self.coded(latents)
             y_hat = s[..., : latents["y"].shape[-1]]
             slope, found, error = self.slope({**hyper_hat, "y": y_hat})
             if bits + self.weight * error < least:
                 best, least = latents, bits + self.weight * error
-            if i < steps:
-                latents = {**latents, "y": latents["y"] + self._steps_worth_it(y_hat, slope, found)}
-                tick()
-        return best
+            latents = {**latents, "y": latents["y"] + self._steps_worth_it(y_hat, slope, found)}
+            tick()
+        return latents if self.cost(latents) < least else best
 
     def _hyper_hat(self, latents: Latents) -> Latents:
         """The hyper-latents as a decoder has them, but for the last bits of exact arithmetic."""

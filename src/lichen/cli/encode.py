@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
         choices=range(10),  # of lichen.effort, which takes torch to import
         default=0,
         metavar="E",
-        help="0 (one pass, the default) to 9: time for a smaller file of the same quality",
+        help="0 (one pass, the default) to 9: more time for a smaller file",
     )
     p.add_argument("--strip", action="store_true", help="leave out ICC profile, EXIF and XMP; colours become sRGB's")
     p.set_defaults(run=run)
