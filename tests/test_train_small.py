@@ -58,6 +58,22 @@ def test_trains_once_resumes_and_refuses_others(
     assert ran[-1][-1] == "--resume"
 
 
+def test_fine_tuning_begins_with_the_weights_that_are_there(
+    ran: list[list[str]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_small, "MS_SSIM", {**train_small.MS_SSIM, "steps": 2})
+    name = "minnen2018-mean-scale"
+    assert finish(name, folder, tmp_path)
+    assert train_small.finish(name, "tiny", [str(folder)], tmp_path / "work", tmp_path / "into", True)
+    begun = tmp_path / "into" / f"{name}-tiny.safetensors"
+    assert ran[-1][ran[-1].index("--weights") + 1] == str(begun)
+    assert read(begun).objective == "mse"
+    tuned = read(tmp_path / "into" / f"{name}-tiny-ms-ssim.safetensors")
+    assert tuned.objective == "ms-ssim"
+    for p in tuned.parameters():
+        assert bool((p == p.half().float()).all())
+
+
 def test_a_presets_recipe_goes_first() -> None:
     line = train_small.command("light", "small", {"steps": 3, "batch": 3, "crop": 64}, ["a", "b"], Path("nowhere"))
     options = "--model light --preset small --data a b --out nowhere --steps 3 --batch 3 --crop 64"

@@ -12,6 +12,7 @@ from lichen import container
 from lichen.errors import WeightsError
 from lichen.models import REGISTRY, Entry, build, create, find, light, register
 from lichen.models.base import Model
+from lichen.training.loss import TrainingLoss
 
 
 def batch(model: Model, photo: object) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -36,6 +37,9 @@ def test_gradient_reaches_every_parameter(tiny: Model, photo: object) -> None:
     tiny.train()
     if tiny.own_loss is not None:
         loss = sum(tiny.own_loss(x, quality, torch.full((3,), 0.01), done)[0] for done in (0.0, 0.2, 0.22, 0.9))
+    elif tiny.staged is not None:
+        objective = TrainingLoss(tiny, "mse", 0.01)
+        loss = sum(objective(x, quality, torch.full((3,), 0.01), done)[0] for done in (0.0, 0.2, 0.22, 0.9))
     else:
         x_hat, bits = tiny(x, quality)
         loss = ((x_hat - x) ** 2).mean() * 1e4 + sum(b.mean() for b in bits.values())

@@ -1,3 +1,4 @@
+import copy
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,6 +82,25 @@ def test_weights_that_ship() -> None:
         assert read(path).name == metadata_of(path)["model"]
         assert name == identity(read(path)).hex() == metadata_of(path)["identity"]
     assert sum(p.stat().st_size for p in shipped().values()) < 40e6
+
+
+def test_weights_for_another_objective(tiny_light: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned, other = copy.deepcopy(tiny_light), tmp_path / "other.safetensors"
+    save(tuned, other)
+    tuned.objective = "ms-ssim"
+    with torch.no_grad():
+        tuned.g_a.out.bias.add_(1.0)
+    path = tmp_path / weights.file_name("light", tuned.objective)
+    save(tuned, path)
+    assert path.name == "light-ms-ssim.safetensors"
+    assert read(path).objective == metadata_of(path)["objective"] == "ms-ssim"
+    assert load(weights=path, objective="ms-ssim").objective == "ms-ssim"
+    with pytest.raises(WeightsError, match="trained for mse, not for ms-ssim"):
+        load(weights=other, objective="ms-ssim")
+    with pytest.raises(WeightsError, match="no weights of minnen2018-scale for ms-ssim come with this version"):
+        load("minnen2018-scale", objective="ms-ssim")
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    assert identity(load(objective="ms-ssim")) == identity(tuned)
 
 
 def test_threads_that_come_together_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

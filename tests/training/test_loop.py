@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import lichen
 from lichen.errors import LichenError
-from lichen.models import REGISTRY, create, minnen2018
+from lichen.models import REGISTRY, create, hu2020, minnen2018
 from lichen.models.base import Preset
 from lichen.models.weights import identity, read
 from lichen.training import loop
@@ -309,6 +309,26 @@ def test_a_loss_of_its_own(tiny_config: Configure, monkeypatch: pytest.MonkeyPat
     assert trained.dtypes == {torch.bfloat16}
     state = read(Path(config.out) / "weights.safetensors").state_dict()
     assert int(state["norm.num_batches_tracked"]) == 40  # counted by training alone, not by validation
+
+
+def test_weights_to_begin_with_have_gone_through_the_stages(
+    tiny_config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages: list[float] = []
+    staged = hu2020.Hu2020.staged
+    monkeypatch.setattr(hu2020.Hu2020, "staged", lambda *given: (stages.append(given[3]), staged(*given))[1])
+    config = tiny_config("staged", 3, model="hu2020")
+    train(config, console=quiet())
+    assert stages[0] == 0.0
+    assert stages[-1] == 1.0
+    stages.clear()
+    begun = tiny_config("begun", 2, model="hu2020", start=str(Path(config.out) / "weights.safetensors"))
+    train(begun, console=quiet())
+    assert set(stages) == {1.0}
+    tuned = tiny_config("tuned", 2, model="hu2020", start=begun.start, objective="ms-ssim", crop=192)
+    train(tuned, console=quiet())
+    assert read(Path(tuned.out) / "weights.safetensors").objective == "ms-ssim"
+    assert read(Path(begun.out) / "weights.safetensors").objective == "mse"
 
 
 # ---- Errors ----------------------------------------------------------------------------------------------------------

@@ -119,3 +119,23 @@ def test_ms_ssim_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LichenError, match=r"needs the package pytorch-msssim: pip install 'lichen\[train\]'"):
         TrainingLoss(make(), "ms-ssim", 16.64)
+
+
+def test_stages_and_what_helps_them() -> None:
+    net = make().train()
+    x, lmbda = torch.rand(2, 3, 64, 64), torch.tensor([0.1, 0.2])
+    quality = torch.tensor([20.0, 80.0])
+    seen = []
+
+    def staged(*given: object) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        seen.append(given[2])
+        return (*net(x, quality), torch.tensor([0.5, 1.0]))
+
+    torch.manual_seed(1)
+    plain = TrainingLoss(net, "mse", 0.013)(x, quality, lmbda, 0.0)[0]
+    net.staged = staged
+    torch.manual_seed(1)
+    helped = TrainingLoss(net, "mse", 0.013)(x, quality, lmbda, 0.25)[0]
+    assert seen == [0.25]
+    expected = (torch.tensor([0.5, 1.0]) / lmbda.sqrt()).mean()
+    torch.testing.assert_close(helped - plain, expected, rtol=1e-3, atol=0)

@@ -36,6 +36,12 @@ def add_parser(commands: Any) -> None:
         metavar="E",
         help="0 (one pass, the default) to 9: more time for a smaller file",
     )
+    p.add_argument(
+        "--objective",
+        choices=["mse", "ms-ssim"],
+        default="mse",
+        help="which of the weights that ship: trained for the squared error (the default), or for MS-SSIM",
+    )
     p.add_argument("--strip", action="store_true", help="leave out ICC profile, EXIF and XMP; colours become sRGB's")
     p.set_defaults(run=run)
 
@@ -76,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
         options = {name: getattr(args, name) for name in OPTIONS}
         alone = pictures == 1 and not args.cluster
-        return Encoding(load(args.model, weights=args.weights), options, bar=alone and args.effort > 0)
+        model = load(args.model, objective=args.objective, weights=args.weights)
+        return Encoding(model, options, bar=alone and args.effort > 0)
 
     return files.run(args, SUFFIX, readable_suffixes() - {SUFFIX}, work)

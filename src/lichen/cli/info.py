@@ -34,7 +34,9 @@ NAMES = {
 def run(args: argparse.Namespace) -> int:
     """Describe each file."""
     from lichen.codec import describe
+    from lichen.models.weights import metadata_of, shipped
 
+    for_ms_ssim = {name for name, path in shipped().items() if metadata_of(path)["objective"] == "ms-ssim"}
     failed = 0
     for source in args.inputs:
         try:
@@ -50,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         quality = "fixed" if d["quality"] is None else f"{d['quality']:g}"
         size = f"{d['width']} x {d['height']}, {d['colour']}"
         print(f"{source}: {size}, {d['bytes']:,} bytes, {d['bits_per_pixel']:.4f} bpp")
-        print(f"  model    {d['model']}, weights {d['weights']}, quality {quality}")
+        tuned = " (for MS-SSIM)" if d["weights"] in for_ms_ssim else ""
+        print(f"  model    {d['model']}, weights {d['weights']}{tuned}, quality {quality}")
         sizes: dict[str, list[int]] = {}
         for kind, _, n in d["parts"]:
             sizes.setdefault(kind, []).append(n)

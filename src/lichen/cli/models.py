@@ -20,9 +20,14 @@ def run(args: argparse.Namespace) -> int:
     from lichen.models import REGISTRY
     from lichen.models.weights import metadata_of, shipped
 
-    with_weights = {metadata_of(p)["model"] for p in shipped().values()}
+    ship: dict[str, set[str]] = {}
+    for path in shipped().values():
+        metadata = metadata_of(path)
+        ship.setdefault(metadata["model"], set()).add(metadata["objective"])
     for entry in REGISTRY.values():
-        print(f"{entry.name}{'  (weights ship)' if entry.name in with_weights else ''}")
+        objectives = ship.get(entry.name, set())
+        too = ", for MS-SSIM too" if "ms-ssim" in objectives else ""
+        print(f"{entry.name}{f'  (weights ship{too})' if objectives else ''}")
         for text in (entry.summary, entry.citation):
             print(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))
         column = max(len(name) for name in entry.presets) + 2

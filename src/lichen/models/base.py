@@ -37,13 +37,17 @@ class Model(nn.Module):
     any_size = False  # whether `analyse` takes pictures of any size, others being padded to multiples of `stride`
     variable_rate = False  # whether one set of weights serves qualities 1 to 100
     name = ""  # in the registry
+    objective = "mse"  # what its weights were trained for: mse, ms-ssim; of no meaning where there is an `own_loss`
     cfg: Any  # the frozen dataclass of its hyper-parameters
     prior: Any
     own_loss: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
     """Where a paper minimises something else than rate and distortion: (x, quality, lmbda, done) -> the loss (), bits
     per pixel (B,), x_hat (B, 3, H, W). lmbda is (B,), `done` in 0..1 how far the training is."""
+    staged: Callable[..., tuple[Tensor, dict[str, Tensor], Tensor]] | None = None
+    """Where a paper trains for rate and distortion in stages: (x, quality, done) -> x_hat and bits as `forward` gives
+    them at that stage, and what helps it (B,), which counts as bits per pixel do."""
     training_only: tuple[str, ...] = ()
-    """How names of the state dict begin that `own_loss` alone needs: files of weights do without them."""
+    """How names of the state dict begin that `own_loss` or `staged` alone need: files of weights do without them."""
 
     def __init__(self) -> None:
         super().__init__()

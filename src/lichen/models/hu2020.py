@@ -26,7 +26,7 @@ Latents of an odd size are filled up with zeros before a hyper analysis, in plac
 `levels`, gain vectors scale y (Cui et al. 2021, `layers/gain.py`), and a factor a level and channel the features that
 the reconstruction sees. Nothing tells the hyper transforms the level: it shows in the size of y.
 
-Training goes through four stages (`Hu2020.own_loss`), with parts that only they need (`Helping`, and the plain
+Training goes through four stages (`Hu2020.staged`), with parts that only they need (`Helping`, and the plain
 reconstruction's last layer where there is an aggregation). The paper's distortion is over pixels in -1..1 times 255^2,
 four times this library's: its multiplier 0.004 is lmbda = 0.016.
 
@@ -309,8 +309,8 @@ class Hu2020(Model):
         """Quality -> lmbda, even in the logarithm."""
         return lmbda_between(quality, self.cfg.lmbda_min, self.cfg.lmbda_max)
 
-    def own_loss(self, x: Tensor, quality: Tensor | None, lmbda: Tensor, done: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Rate and distortion, as `lmbda * 255^2 * MSE + bpp` over sqrt(lmbda), by the stages of the authors' training.
+    def staged(self, x: Tensor, quality: Tensor | None, done: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """x_hat, bits and the helping terms (B,), by the stages of the authors' training.
 
             stage 1    z2 by a zero-mean density of its own, no z1; the picture from y_hat alone; + |y - guess(psi2)|^2
             stage 2    all latents; + |z2 - guess(psi1)|^2
@@ -323,7 +323,7 @@ class Hu2020(Model):
         stage = 1 + sum(done >= share for share in STAGES)
         y = self.analyse(x, quality)
         found = self.prior.relaxed(y, self.helping.z2_prior if stage == 1 else None)
-        helping = torch.zeros_like(lmbda)
+        helping = torch.zeros(len(x), device=x.device)
         if stage < 4:
             helping = guess_error(self.helping.to_y(found.psi2), y)
             if found.psi1 is not None:
@@ -332,9 +332,7 @@ class Hu2020(Model):
             x_hat = self._picture(found.y_hat, quality, aggregate=False)
         else:
             x_hat = self._picture(joined(found.y_hat, found.psi2, found.psi1), quality, aggregate=True)
-        bpp = torch.stack(list(found.bits.values())).sum(0) / (x.shape[2] * x.shape[3])
-        mse = ((x_hat.float() - x) ** 2).flatten(1).mean(1)
-        return ((lmbda * 255**2 * mse + bpp + helping) / lmbda.sqrt()).mean(), bpp, x_hat
+        return x_hat, found.bits, helping
 
 
 def guess_error(guess: Tensor, latents: Tensor) -> Tensor:

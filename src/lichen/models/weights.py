@@ -47,7 +47,7 @@ def identity(model: Model) -> bytes:
 
 
 def save(model: Model, path: Path, *, half: bool = False) -> None:
-    """Write weights with the model's name and configuration, without what training alone needs.
+    """Write weights with the model's name, configuration and objective, without what training alone needs.
 
     `half` stores float16 and rounds the model's own too.
     """
@@ -57,12 +57,18 @@ def save(model: Model, path: Path, *, half: bool = False) -> None:
                 p.copy_(p.half().float())
     tensors = {k: (v.half() if half else v).contiguous() for k, v in shipped_state(model).items()}
     config = json.dumps(dataclasses.asdict(model.cfg))
-    metadata = {"model": model.name, "config": config, "identity": identity(model).hex()}
+    metadata = {
+        "model": model.name,
+        "config": config,
+        "objective": model.objective,
+        "identity": identity(model).hex(),
+    }
     write_atomic(path, safetensors.torch.save(tensors, metadata))
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    """What a weights file says of itself: "model", "config", "identity". WeightsError if it is none."""
+    """What a weights file says of itself: "model", "config", "objective" ("mse" where the file says nothing),
+    "identity". WeightsError if it is none."""
     try:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
@@ -72,7 +78,7 @@ def metadata_of(path: Path) -> dict[str, str]:
         raise WeightsError(f"{path} is no file of weights ({e}): Lichen reads safetensors that it wrote itself") from e
     if not {"model", "config", "identity"} <= metadata.keys():
         raise WeightsError(f"{path} does not say which model it is for: Lichen reads safetensors that it wrote itself")
-    return metadata
+    return {"objective": "mse", **metadata}
 
 
 def read(path: Path) -> Model:
@@ -85,6 +91,7 @@ def read(path: Path) -> Model:
         with safe_open(path, framework="pt") as f:
             tensors = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
         model.load_state_dict(tensors)
+        model.objective = metadata["objective"]
     except (TypeError, ValueError, RuntimeError, SafetensorError) as e:
         raise WeightsError(f"{path} does not fit {entry.name}: {e}") from e
     return model.eval()
@@ -124,12 +131,14 @@ def load(
     model: str | None = None,
     *,
     preset: str | None = None,
+    objective: str = "mse",
     weights: str | Path | None = None,
     state_dict: Mapping[str, Tensor] | None = None,
 ) -> Model:
     """A model ready to encode and decode.
 
     `load()` gives the default model with the weights that ship, `load(name, preset=...)` another's, where it has any;
+    objective="ms-ssim" asks for those that were trained for MS-SSIM in place of the squared error;
     `load(weights=path)` reads a file that Lichen wrote;
     `load("minnen2018-joint", state_dict=...)` takes a state dict, of Lichen's names or of CompressAI's. WeightsError
     where the weights do not fit or the model has none that ship.
@@ -138,26 +147,36 @@ def load(
         found = read(Path(weights))
         if model not in (None, found.name):
             raise WeightsError(f"{weights} holds weights of {found.name}, not of {model}")
+        if objective not in ("mse", found.objective):
+            raise WeightsError(f"{weights} holds weights trained for {found.objective}, not for {objective}")
         return found
     entry = find(DEFAULT if model is None else model)
     if state_dict is not None:
         return _from_state_dict(entry, preset, state_dict)
-    path = _shipped_of(entry, preset)
+    path = _shipped_of(entry, preset, objective)
     if path is None:
         which = entry.name if preset is None else f"{entry.name}, preset {preset},"
+        which += "" if objective == "mse" else f" for {objective}"
         raise WeightsError(f"no weights of {which} come with this version: train some, or give a file (--weights)")
     return _read_shipped(path)
 
 
-def _shipped_of(entry: Entry, preset: str | None) -> Path | None:
+def file_name(name: str, objective: str = "mse") -> str:
+    """Of a model's weights that ship: NAME.safetensors, or NAME-ms-ssim.safetensors."""
+    return f"{name}.safetensors" if objective == "mse" else f"{name}-{objective}.safetensors"
+
+
+def _shipped_of(entry: Entry, preset: str | None, objective: str) -> Path | None:
     """The file of a model's weights that ship; of one of its presets, whichever file has that configuration."""
     if preset is None:
-        path = SHIPPED / f"{entry.name}.safetensors"
+        path = SHIPPED / file_name(entry.name, objective)
         return path if path.exists() else None
     wanted = dataclasses.asdict(create(entry.name, preset).cfg)
     for path in shipped().values():
         metadata = metadata_of(path)
-        if metadata["model"] == entry.name and json.loads(metadata["config"]) == wanted:
+        if (metadata["model"], metadata["objective"]) == (entry.name, objective) and json.loads(
+            metadata["config"]
+        ) == wanted:
             return path
     return None
 

@@ -102,7 +102,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
         def check() -> None:
             assert log is not None
             averaged = TrainingLoss(training.average.model(config), config.objective, training.lmbda).to(fabric.device)
-            values, shown = validate(averaged, pictures, config, progress(config, at))
+            values, shown = validate(averaged, pictures, config, stage(config, progress(config, at)))
             log.write(at, "held-out", values)
             log.pictures(at, *shown)
             report.say(f"held-out at {describe(at, values)}")
@@ -162,7 +162,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
                 quality, lmbda = objective.conditions(u)
                 torch.manual_seed(step_seed(config.seed, rank, at.step))
                 quality = None if quality is None else quality.to(fabric.device)
-                loss, bpp, x_hat = model(x, quality, lmbda.to(fabric.device), done)
+                loss, bpp, x_hat = model(x, quality, lmbda.to(fabric.device), stage(config, done))
                 opt.zero_grad(set_to_none=True)
                 fabric.backward(loss)
                 norm: Any = fabric.clip_gradients(model, opt, max_norm=config.clip, error_if_nonfinite=False)
@@ -205,6 +205,11 @@ def progress(config: TrainConfig, at: At) -> float:
         return at.step / config.steps
     assert config.minutes is not None
     return at.seconds / 60 / config.minutes
+
+
+def stage(config: TrainConfig, done: float) -> float:
+    """How far a model is on its way through stages, 0..1: at the end from the start where it began with weights."""
+    return done if config.start is None else 1.0
 
 
 def learning_rate(done: float, step: int, config: TrainConfig) -> float:
@@ -293,6 +298,7 @@ class Average:
         """A model of the averaged weights, on the CPU."""
         averaged = create(config.model, config.preset)
         averaged.load_state_dict(self.values)
+        averaged.objective = config.objective
         return averaged
 
 
@@ -398,7 +404,8 @@ def processes_here() -> int:
 
 def _start(config: TrainConfig) -> tuple[Fabric, TrainConfig]:
     """The engine, and the configuration with the precision that the first process chose."""
-    staged = create(config.model, config.preset).own_loss is not None
+    net = create(config.model, config.preset)
+    staged = net.own_loss is not None or net.staged is not None
     fabric = _fabric("32-true" if config.precision == "auto" else config.precision, staged)
     if config.precision == "auto":
         precision = fabric.broadcast(choose_precision())

@@ -81,7 +81,8 @@ class TrainingLoss(nn.Module):
     """A model and what it is trained for, as one module: the engine that averages gradients sees its forward alone."""
 
     def __init__(self, net: Model, objective: str, lmbda: float) -> None:
-        """objective: mse, ms-ssim; a model's `own_loss` goes before it. lmbda: for models of one quality.
+        """objective: mse, ms-ssim; a model's `own_loss` goes before it, its `staged` is followed. lmbda: for models of
+        one quality.
 
         LichenError where pytorch_msssim is not installed and MS-SSIM is asked for.
         """
@@ -105,9 +106,17 @@ class TrainingLoss(nn.Module):
         """
         if self.net.own_loss is not None:
             return self.net.own_loss(x, quality, lmbda, done)
-        x_hat, bits = self.net(x, quality)
+        helping: Tensor | None = None
+        if self.net.staged is not None:
+            x_hat, bits, helping = self.net.staged(x, quality, done)
+        else:
+            x_hat, bits = self.net(x, quality)
         with torch.autocast(x.device.type, enabled=False):
             x_hat, bpp = x_hat.float(), bits_per_pixel(bits, x).float()
             if self.objective == "ms-ssim":
-                return rate_ms_ssim(bpp, ms_ssim_error(x, x_hat), lmbda), bpp, x_hat
-            return rate_distortion(bpp, squared_error(x_hat, x), lmbda), bpp, x_hat
+                loss, weight = rate_ms_ssim(bpp, ms_ssim_error(x, x_hat), lmbda), mse_lmbda(lmbda).rsqrt()
+            else:
+                loss, weight = rate_distortion(bpp, squared_error(x_hat, x), lmbda), lmbda.rsqrt()
+            if helping is not None:
+                loss = loss + (helping.float() * weight).mean()
+            return loss, bpp, x_hat
