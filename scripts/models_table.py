@@ -24,6 +24,7 @@ import torch
 from rich.console import Console
 
 from lichen.benchmark import datasets, metrics, published, report, runner
+from lichen.benchmark.bd import Curve, CurveError, bd_rate
 from lichen.benchmark.codecs import LichenCodec
 from lichen.benchmark.complexity import Complexity, complexity
 from lichen.codec import identity_of
@@ -101,10 +102,11 @@ def cost_table(console: Console) -> str:
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights, as a codec that can be measured."""
+    """A file of weights, as a codec that can be measured. file: its name, without the ending."""
 
     model: str
     preset: str
+    file: str
     codec: LichenCodec
 
 
@@ -131,7 +133,11 @@ def as_codec(model: Model, stem: str, threads: int) -> Weights:
     settings = QUALITIES if model.variable_rate else (1.0,)
     name = f"{model.name} {identity_of(model).hex()}, {threads} threads"  # so that times of others are not used again
     codec = LichenCodec(model, name=name, settings=settings, threads=threads)
-    return Weights(model.name, preset if stem == model.name else f"{preset} ({stem})", codec)
+    if model.objective == "ms-ssim" and stem == weights_files.file_name(model.name, "ms-ssim").split(".")[0]:
+        preset += ", for MS-SSIM"
+    elif stem not in (model.name, f"{model.name}-{preset}"):
+        preset += f" ({stem})"
+    return Weights(model.name, preset, stem, codec)
 
 
 def measure(
@@ -160,6 +166,38 @@ def measured_table(weights: Sequence[Weights], measured: Sequence[runner.Row]) -
             rows.append([w.model, w.preset, quality, f"{p.bpp:.3f}", f"{p.psnr:.2f}", similarity(p.ms_ssim), *times])
     header = ["model", "preset", "quality", "bpp", "PSNR, dB", "MS-SSIM", "encode, s", "decode, s"]
     return markdown(header, rows, left=2)
+
+
+ANCHOR = "minnen2018-factorized"
+"""Against whose `small`, trained for the squared error, BD-rates are taken."""
+
+
+def distances_table(weights: Sequence[Weights], measured: Sequence[runner.Row]) -> str:
+    """BD-rates of all weights with several qualities against those of `ANCHOR`, by either metric, and their ranges."""
+    points = report.averages(measured)
+    several = [w for w in weights if len(w.codec.settings) > 1]
+    anchor = next(w for w in several if w.file == ANCHOR)
+    header = ["model", "preset", "BD-rate, PSNR", "over dB", "BD-rate, MS-SSIM", "over dB"]
+    rows = []
+    for w in several:
+        cells = [w.model, w.preset]
+        for kind in ("psnr", "ms_ssim"):
+            if w is anchor:
+                cells += ["0", ""]
+                continue
+            try:
+                d = bd_rate(*(curve(points[c.codec.name], kind) for c in (w, anchor)))
+                cells += [f"{d.value:+.1f} %", f"{d.low:.2f} to {d.high:.2f}"]
+            except CurveError:  # they share no range
+                cells += ["-", ""]
+        rows.append(cells)
+    return markdown(header, rows, left=2)
+
+
+def curve(points: Sequence[report.Point], kind: str) -> Curve:
+    """Of averages, by PSNR or MS-SSIM in dB."""
+    of = [(p.bpp, metrics.decibels(p.ms_ssim or 0.0) if kind == "ms_ssim" else p.psnr) for p in points]
+    return Curve.of(kind, of)
 
 
 def published_curves() -> dict[str, str]:
@@ -226,6 +264,7 @@ def run(args: argparse.Namespace) -> None:
         machines = "; ".join(sorted({r.machine for r in rows}))
         about = f"Means over {which} pictures. Times: {machines}; torch's threads: {args.threads}."
         tables["measured"] = f"{about}\n\n{measured_table(weights, rows)}"
+        tables["distances"] = distances_table(weights, rows)
     for name in (*tables, "cost"):
         replaced(text, name, "")  # a missing place shows before the work
     tables["cost"] = cost_table(console)

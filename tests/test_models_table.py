@@ -1,4 +1,7 @@
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import models_table
 import numpy as np
@@ -49,7 +52,7 @@ def test_what_stands_between_markers_alone_changes() -> None:
 
 def test_the_document_has_all_places() -> None:
     text = models_table.DOCUMENT.read_text()
-    for name in ("cost", "measured", "published"):
+    for name in ("cost", "measured", "distances", "published"):
         models_table.replaced(text, name, "")
 
 
@@ -106,6 +109,27 @@ def test_measured_from_files(photo: Photo, pictures: list[Path], tmp_path: Path)
         assert row[5].startswith(f"{np.mean([metrics.ms_ssim(a, b) for a, b in pairs]):.4f} (")
     again = models_table.measure(found, pictures, runner.Store(store.path), Console(quiet=True))
     assert again == measured  # times too: nothing was measured anew
+
+
+def test_distances_against_the_factorized_prior() -> None:
+    codecs = {file: SimpleNamespace(name=file, settings=(1.0, 34.0, 67.0, 100.0)) for file in "abc"}
+    codecs["once"] = SimpleNamespace(name="once", settings=(1.0,))
+    found = [models_table.Weights("m", file, file, codec) for file, codec in codecs.items()]  # type: ignore[arg-type]
+    found[0] = dataclasses.replace(found[0], file=models_table.ANCHOR)
+
+    def row(codec: str, setting: float, rate: float, psnr: float) -> Any:
+        return runner.Row(codec, "", setting, "p.png", "", 8, 8, 1, rate, psnr, 1 - 10 ** (-psnr / 20), 1, 1, "", 1)
+
+    measured = []
+    for q, psnr in ((1.0, 30.0), (34.0, 32.0), (67.0, 34.0), (100.0, 36.0)):
+        rate = 2 ** (psnr - 30)
+        measured += [row("a", q, rate, psnr), row("b", q, 0.8 * rate, psnr), row("c", q, rate, psnr + 40)]
+    measured.append(row("once", 1.0, 1.0, 30.0))
+    rows = cells(models_table.distances_table(found, measured))
+    assert rows[0][2:] == ["0", "", "0", ""]
+    assert rows[1][2:] == ["-20.0 %", "30.00 to 36.00", "-20.0 %", "15.00 to 18.00"]
+    assert rows[2][2:] == ["-", "", "-", ""]
+    assert len(rows) == 3
 
 
 def test_weights_that_ship_are_found_once(tmp_path: Path) -> None:
