@@ -2,7 +2,8 @@
 
     python scripts/training_table.py
 
-A log is called NAME-PRESET.csv and is the log.csv of a training; its last line about held-out pictures is shown.
+A log is called NAME-PRESET.csv, of a fine-tuning for MS-SSIM NAME-PRESET-ms-ssim.csv, and is the log.csv of a training;
+its last line about held-out pictures is shown.
 """
 
 from __future__ import annotations
@@ -30,17 +31,23 @@ def main() -> int:
 
 def table(logs: Path) -> str:
     """Of all presets that begin with small and have a log, in the registry's order."""
-    lines = ["| model | preset | steps | loss | bits per pixel | PSNR, dB | log |", "|---|---|---|---|---|---|---|"]
+    lines = ["| model | preset | steps | loss | bits per pixel | PSNR, dB | MS-SSIM, dB | log |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for name, entry in REGISTRY.items():
         for preset in entry.presets:
-            log = logs / f"{name}-{preset}.csv"
-            if preset.startswith("small") and log.exists():
-                row = last(log)
-                figures = (
-                    f"{row['step']} | {float(row['loss']):.2f} | {float(row['bpp']):.3f} | {float(row['psnr']):.2f}"
-                )
-                lines.append(f"| {name} | {preset} | {figures} | [csv](training-logs/{log.name}) |")
+            for objective, suffix in (("", ""), (", for MS-SSIM", "-ms-ssim")):
+                log = logs / f"{name}-{preset}{suffix}.csv"
+                if preset.startswith("small") and log.exists():
+                    lines.append(line(f"{name} | {preset}{objective}", log))
     return "\n".join(lines)
+
+
+def line(what: str, log: Path) -> str:
+    """A row of the table."""
+    row = last(log)
+    figures = [row["step"], f"{float(row['loss']):.2f}", f"{float(row['bpp']):.3f}", f"{float(row['psnr']):.2f}"]
+    figures.append(f"{float(row['ms_ssim']):.2f}" if row.get("ms_ssim") else "")
+    return f"| {what} | {' | '.join(figures)} | [csv](training-logs/{log.name}) |"
 
 
 def last(log: Path) -> dict[str, str]:
