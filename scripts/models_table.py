@@ -111,7 +111,8 @@ class Weights:
 
 
 def find_weights(folder: Path | None, threads: int) -> list[Weights]:
-    """Those that ship, then those of a folder, in the registry's order; each once. WeightsError for other files."""
+    """Those that ship and those of a folder, each once, in the registry's order of models and presets. WeightsError for
+    other files."""
     paths = list(weights_files.shipped().values())
     if folder is not None:
         given = sorted(folder.glob("*.safetensors"))
@@ -122,8 +123,15 @@ def find_weights(folder: Path | None, threads: int) -> list[Weights]:
     for path in paths:
         model = weights_files.read(path)
         found.setdefault(identity_of(model), as_codec(model, path.stem, threads))
-    order = list(REGISTRY)
-    return sorted(found.values(), key=lambda w: order.index(w.model))
+    return sorted(found.values(), key=place)
+
+
+def place(w: Weights) -> tuple[int, int, bool]:
+    """Where weights stand in the tables."""
+    presets = [described.config for described in find(w.model).presets.values()]
+    cfg = w.codec.model.cfg
+    at = presets.index(cfg) if cfg in presets else len(presets)
+    return list(REGISTRY).index(w.model), at, w.codec.model.objective == "ms-ssim"
 
 
 def as_codec(model: Model, stem: str, threads: int) -> Weights:

@@ -120,6 +120,20 @@ def test_info(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < size - parts < 48
 
 
+def test_weights_for_ms_ssim(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coded, name = png.with_suffix(".lichen"), "minnen2018-factorized"
+    assert main(["encode", str(png), "--model", name]) == main(["info", str(coded)]) == 0
+    assert "MS-SSIM" not in capsys.readouterr().out
+    assert main(["encode", str(png), "--model", name, "--objective", "ms-ssim", "--force"]) == 0
+    assert main(["info", str(coded)]) == 0
+    assert "trained  for MS-SSIM" in capsys.readouterr().out
+    assert main(["decode", str(coded), "-o", str(png.with_name("back.png"))]) == 0
+    assert main(["models"]) == 0
+    assert f"{name}  (weights ship, for MS-SSIM too)" in capsys.readouterr().out
+    assert main(["encode", str(png), "--model", "lee2019-base", "--objective", "ms-ssim", "--force"]) == 1
+    assert "no weights of lee2019-base for ms-ssim come with this version" in capsys.readouterr().err
+
+
 def test_models_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     text = capsys.readouterr().out

@@ -52,8 +52,9 @@ def run(args: argparse.Namespace) -> int:
         quality = "fixed" if d["quality"] is None else f"{d['quality']:g}"
         size = f"{d['width']} x {d['height']}, {d['colour']}"
         print(f"{source}: {size}, {d['bytes']:,} bytes, {d['bits_per_pixel']:.4f} bpp")
-        tuned = " (for MS-SSIM)" if d["weights"] in for_ms_ssim else ""
-        print(f"  model    {d['model']}, weights {d['weights']}{tuned}, quality {quality}")
+        print(f"  model    {d['model']}, weights {d['weights']}, quality {quality}")
+        if d["weights"] in for_ms_ssim:
+            print("  trained  for MS-SSIM")
         sizes: dict[str, list[int]] = {}
         for kind, _, n in d["parts"]:
             sizes.setdefault(kind, []).append(n)
