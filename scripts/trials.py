@@ -68,6 +68,7 @@ TRIALS: Mapping[str, Trial] = {
     "kernels-5": Trial("depthwise kernels of 5x5 in all blocks", cost=1.35, on=COMMIT),
     "lr-2e-3": Trial("rate 2e-3", {"lr": 2e-3}),
     "lr-5e-4": Trial("rate 5e-4", {"lr": 5e-4}),
+    "lr-2e-4": Trial("rate 2e-4", {"lr": 2e-4}),
     "batch-2": Trial("2 crops of 192x192, twice the steps", {"batch": 2}),
     "crop-128": Trial("9 crops of 128x128", {"crop": 128, "batch": 9}),
     "crop-256": Trial("2 crops of 256x256", {"crop": 256, "batch": 2}),
