@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from lichen.models.base import Model
 from lichen.models.weights import read
 from lichen.training.data import load_pictures, random_crops
 from lichen.training.loop import VALIDATION_CROPS, VALIDATION_SIZE
-from lichen.training.loss import bits_per_pixel, squared_error
+from lichen.training.loss import bits_per_pixel, rate_distortion, squared_error
 
 QUALITIES = tuple(1 + 99 * k / 7 for k in range(8))
 CACHE = Path.home() / ".cache" / "lichen" / "pixels"
@@ -86,10 +85,8 @@ def measure(net: Model, crops: Tensor) -> list[Point]:
         x_hat = net.synthesise(y_hat, everyone).clamp(0, 1).mul(255).round().div(255)
         bits = {part: torch.tensor([meter.bits[part] for meter in meters]) for part in meters[0].bits}
         bpp, mse = bits_per_pixel(bits, crops), squared_error(x_hat, crops)
-        lmbda = float(net.lmbda_of(quality))
-        cost = (lmbda * 255**2 * mse + bpp) / math.sqrt(lmbda)
-        psnr = (-10 * mse.clamp_min(1e-10).log10()).mean()
-        points.append(Point(q, float(bpp.mean()), float(psnr), float(cost.mean())))
+        psnr, cost = (-10 * mse.clamp_min(1e-10).log10()).mean(), rate_distortion(bpp, mse, net.lmbda_of(quality))
+        points.append(Point(q, float(bpp.mean()), float(psnr), float(cost)))
     return points
 
 

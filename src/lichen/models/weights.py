@@ -171,12 +171,10 @@ def _shipped_of(entry: Entry, preset: str | None, objective: str) -> Path | None
     if preset is None:
         path = SHIPPED / file_name(entry.name, objective)
         return path if path.exists() else None
-    wanted = dataclasses.asdict(create(entry.name, preset).cfg)
+    wanted = entry.name, objective, dataclasses.asdict(create(entry.name, preset).cfg)
     for path in shipped().values():
         metadata = metadata_of(path)
-        if (metadata["model"], metadata["objective"]) == (entry.name, objective) and json.loads(
-            metadata["config"]
-        ) == wanted:
+        if (metadata["model"], metadata["objective"], json.loads(metadata["config"])) == wanted:
             return path
     return None
 
