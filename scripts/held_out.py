@@ -3,8 +3,8 @@
     python scripts/held_out.py --data DIR... --weights FILE [FILE ...] [--csv FILE]
 
 The 36 crops that the trainer validates on, 256x256 or as large as pictures are, each at 8 qualities: bits as the coder
-needs them, the picture as it is decoded. Training counts uniform noise in place of rounding, which costs bits even
-where latents are always zero: its loss lies above. BD-rates are against the first weights. For models of variable rate.
+needs them, the picture as it is decoded. (The trainer takes each crop at one quality.) BD-rates are against the first
+weights. For models of variable rate.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 
 Each begins with the weights that shipped at one commit, changes one thing of the first trial, and sees as many pixels
 as that does or, where a pixel costs more, proportionally fewer, on one thread, with the same seed. Then it is measured
-as scripts/held_out.py does. A trial that changes the code is a patch, NAME.patch beside the logs, on the commit that
-its entry names. Logs are docs/training-logs/trials/NAME.csv, of the training, and NAME-held-out.csv, of the measure.
+as scripts/held_out.py does. All run the source of that commit; a trial that changes it has a patch. What is kept lies in
+docs/training-logs/trials: NAME.csv, of the training, NAME-held-out.csv, of the measure, NAME.patch.
 What was interrupted goes on where it was: run the script again until it says that all are done.
 """
 
@@ -36,7 +36,8 @@ from lichen.training.loop import train
 
 ROOT = Path(__file__).parent.parent
 LOGS = ROOT / "docs" / "training-logs" / "trials"
-START = "fb1eeeb:src/lichen/weights/light.safetensors"  # what all begin with, as git names it
+COMMIT = "fb1eeeb"  # whose source all run
+START = f"{COMMIT}:src/lichen/weights/light.safetensors"  # what all begin with
 
 PIXELS = 1.0e9  # that the first trial sees
 BASE: Mapping[str, Any] = {"batch": 4, "crop": 192, "lr": 1e-3, "seed": 0}
@@ -49,7 +50,7 @@ class Trial:
     what: str  # the table's line
     settings: Mapping[str, Any] = field(default_factory=dict)  # fields of the trainer's configuration
     cost: float = 1.0  # of a pixel in training, against the first trial's, measured on a quiet machine
-    on: str | None = None  # the commit that NAME.patch is for
+    patched: bool = False  # by NAME.patch
 
     def steps(self) -> int:
         """As many as make the cost equal."""
@@ -57,15 +58,13 @@ class Trial:
         return round(PIXELS / self.cost / (values["batch"] * values["crop"] ** 2))
 
 
-COMMIT = "fb1eeeb"  # that patches are for
-
 TRIALS: Mapping[str, Trial] = {
     "base": Trial("4 crops of 192x192, rate 1e-3, cosine to zero"),
-    "rounded-scales": Trial("scales learn from rounded latents, not from noise", cost=1.01, on=COMMIT),
-    "groups": Trial("latents in 3 groups of channels, each seen by those after it", cost=1.04, on=COMMIT),
-    "deeper": Trial("a block more at 1/8 and at 1/16, to both sides", cost=1.24, on=COMMIT),
-    "analysis": Trial("an analysis of twice as many blocks", cost=1.27, on=COMMIT),
-    "kernels-5": Trial("depthwise kernels of 5x5 in all blocks", cost=1.35, on=COMMIT),
+    "rounded-scales": Trial("scales learn from rounded latents, not from noise", cost=1.01, patched=True),
+    "groups": Trial("latents in 3 groups of channels, each seen by those after it", cost=1.04, patched=True),
+    "deeper": Trial("a block more at 1/8 and at 1/16, to both sides", cost=1.24, patched=True),
+    "analysis": Trial("an analysis of twice as many blocks", cost=1.27, patched=True),
+    "kernels-5": Trial("depthwise kernels of 5x5 in all blocks", cost=1.35, patched=True),
     "lr-2e-3": Trial("rate 2e-3", {"lr": 2e-3}),
     "lr-5e-4": Trial("rate 5e-4", {"lr": 5e-4}),
     "lr-2e-4": Trial("rate 2e-4", {"lr": 2e-4}),
@@ -125,17 +124,15 @@ def run(name: str, data: Sequence[str], work: Path) -> bool:
 
 
 def source(name: str, work: Path) -> Path:
-    """The folder that has the trial's package: this repository's, or a commit's with the trial's patch."""
-    commit = TRIALS[name].on
-    if commit is None:
-        return ROOT / "src"
+    """The folder that has the trial's package: the commit's, with the trial's patch."""
     folder = work / name / "source"
     if not folder.exists():
         part = folder.with_name("source.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        subprocess.run(["tar", "-x", "-C", str(part)], input=git("archive", commit, "src"), check=True)
-        subprocess.run(["patch", "-s", "-p1", "-d", str(part), "-i", str(LOGS / f"{name}.patch")], check=True)
+        subprocess.run(["tar", "-x", "-C", str(part)], input=git("archive", COMMIT, "src"), check=True)
+        if TRIALS[name].patched:
+            subprocess.run(["patch", "-s", "-p1", "-d", str(part), "-i", str(LOGS / f"{name}.patch")], check=True)
         part.rename(folder)
     return folder / "src"
 
@@ -184,7 +181,7 @@ def table() -> str:
         if log.exists():
             points = held_out.points_of(log)
             loss, bd = held_out.loss(points), held_out.difference(points, start)
-            patch = f", [patch]({link(f'{name}.patch')}) on {trial.on}" if trial.on else ""
+            patch = f", [patch]({link(f'{name}.patch')}) on {COMMIT}" if trial.patched else ""
             logs = f"[training]({link(f'{name}.csv')}), [csv]({link(log.name)}){patch}"
             rows.append(
                 (loss, f"| {trial.what} | {trial.steps()} | {trial.cost:.2f} | {loss:.3f} | {bd:+.2f} | {logs} |")

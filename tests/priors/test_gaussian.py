@@ -37,3 +37,21 @@ def test_bits_and_their_gradients() -> None:
     assert v.grad is not None and sigma.grad is not None
     assert v.grad[1] > 0
     assert sigma.grad[1] < 0  # an outlier asks for a larger scale
+
+
+def test_rounded_bits_count_what_a_file_has_and_let_the_latent_learn_from_noise() -> None:
+    torch.manual_seed(0)
+    v, sigma = 3 * torch.randn(1000), torch.rand(1000) + 0.2
+    v1, sigma1 = v.clone().requires_grad_(), sigma.clone().requires_grad_()
+    torch.manual_seed(1)
+    found = gaussian.rounded_bits(v1, sigma1)
+    assert torch.allclose(found, gaussian.bits(v.round(), sigma), atol=1e-5)
+    found.sum().backward()
+
+    sigma2 = sigma.clone().requires_grad_()
+    gaussian.bits(v.round(), sigma2).sum().backward()
+    assert torch.equal(sigma1.grad, sigma2.grad)
+    v3 = v.clone().requires_grad_()
+    torch.manual_seed(1)
+    gaussian.noisy_bits(v3, sigma).sum().backward()
+    assert torch.equal(v1.grad, v3.grad)

@@ -261,7 +261,7 @@ def test_fine_tuning_for_ms_ssim(tiny_config: Configure) -> None:
     first = tiny_config("mse", 60)
     train(first, console=quiet())
     tuned = tiny_config(
-        "ms-ssim", 40, objective="ms-ssim", crop=192, batch=2, start=str(Path(first.out) / "weights.safetensors")
+        "ms-ssim", 60, objective="ms-ssim", crop=192, batch=2, start=str(Path(first.out) / "weights.safetensors")
     )
     train(tuned, console=quiet())
     before, after = rows(tuned, "held-out")

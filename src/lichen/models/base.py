@@ -84,7 +84,7 @@ class Model(nn.Module):
     def forward(self, x: Tensor, quality: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """x_hat and the bits {"y": (B,), ...} that latents cost.
 
-        Training: differentiable, bits with uniform noise in place of rounding. In eval mode: x_hat is what a decoder
+        Training: differentiable, with noise for rounding where the prior says so. In eval mode: x_hat is what a decoder
         makes of the file, and bits what its coder needs.
         """
         y = self.analyse(x, quality)

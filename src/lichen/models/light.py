@@ -218,6 +218,10 @@ class LightPrior(JointPrior):
         level: Level = self.levels(quality)
         return level
 
+    def training_bits(self, v: Tensor, sigma: Tensor) -> Tensor:
+        """Bits as files have them: scales learn from rounded latents."""
+        return gaussian.rounded_bits(v, sigma)
+
     def seen(self, y_hat: Tensor, level: Level) -> Tensor:
         """Latents of unit size."""
         seen: Tensor = self.snap(y_hat * level.unit)

@@ -207,9 +207,8 @@ def _to_even(y: Tensor) -> Tensor:
 
 def _relaxed_gaussian(y: Tensor, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """y_hat with straight-through gradients, and bits (B,) with uniform noise."""
-    noisy = y + torch.rand_like(y) - 0.5
     y_hat = straight_through(mu + torch.round(y - mu), y)
-    return y_hat, gaussian.bits(noisy - mu, sigma).flatten(1).sum(1)
+    return y_hat, gaussian.noisy_bits(y - mu, sigma).flatten(1).sum(1)
 
 
 def _code_gaussian(part: str, coders: Sequence[Coder], y: Tensor | None, mu: Tensor, index: Tensor) -> Tensor:

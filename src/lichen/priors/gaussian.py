@@ -32,6 +32,21 @@ def bits(v: Tensor, sigma: Tensor) -> Tensor:
     return -torch.log2(lower_bound(0.5 * (torch.erfc(k * upper) - torch.erfc(k * lower)), LIKELIHOOD_MIN))
 
 
+def noisy_bits(v: Tensor, sigma: Tensor) -> Tensor:
+    """Bits in training, with uniform noise in place of rounding, of the deviation v (Balle et al. 2018)."""
+    return bits(v + torch.rand_like(v) - 0.5, sigma)
+
+
+def rounded_bits(v: Tensor, sigma: Tensor) -> Tensor:
+    """Bits in training of the deviation v as a file has it, rounded: sigma learns from these.
+
+    v learns from `noisy_bits`, as rounding has no slope. Noise would tell sigma that a latent which always rounds to
+    zero is spread over a step.
+    """
+    noisy = noisy_bits(v, sigma.detach())
+    return bits(torch.round(v.detach()), sigma) + noisy - noisy.detach()
+
+
 SCALES = 64
 SIGMA_MAX = 256.0
 _STEP = 0.12305479932808386  # log(SIGMA_MAX / SIGMA_MIN) / (SCALES - 1)

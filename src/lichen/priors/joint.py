@@ -69,8 +69,12 @@ class JointPrior(nn.Module):
         mu, sigma = self.entropy_parameters(psi, phi, level)
         return mu, sigma
 
+    def training_bits(self, v: Tensor, sigma: Tensor) -> Tensor:
+        """Bits of each latent's deviation v from mu, (B, h, w, M), with uniform noise in place of rounding."""
+        return gaussian.noisy_bits(v, sigma)
+
     def forward(self, y: Tensor, level: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Training: y_hat with straight-through gradients, and the bits {"y": (B,), "z": (B,)} of y with uniform noise.
+        """Training: y_hat with straight-through gradients, and the bits {"y": (B,), "z": (B,)}.
 
         The context is shown what the decoder will see, mu + round(y - mu); a first pass without gradients finds mu.
         """
@@ -87,8 +91,7 @@ class JointPrior(nn.Module):
             seen = straight_through(seen, y)
         mu, sigma = self.parameters_of(psi, seen, level)
         y_hat = straight_through(mu + torch.round(y - mu), y)
-        noisy = y + torch.rand_like(y) - 0.5
-        bits["y"] = gaussian.bits(noisy - mu, sigma).flatten(1).sum(1)
+        bits["y"] = self.training_bits(y - mu, sigma).flatten(1).sum(1)
         return y_hat, bits
 
     def hyper(self, y: Tensor, level: Any) -> dict[str, Tensor]:

@@ -32,11 +32,10 @@ class NormalPrior(nn.Module):
         return self.snap(self.mean * level.z_g), self.scale(self.log_std + level.z_log_g)
 
     def forward(self, z: Tensor, level: Any) -> tuple[Tensor, Tensor]:
-        """Training: rounded with straight-through gradients, and the bits with uniform noise."""
+        """Training: rounded with straight-through gradients, and its bits."""
         mu, sigma = self.parameters_at(level)
         z_hat = straight_through(mu + torch.round(z - mu), z)
-        noisy = z + torch.rand_like(z) - 0.5
-        return z_hat, gaussian.bits(noisy - mu, sigma).flatten(1).sum(1)
+        return z_hat, gaussian.rounded_bits(z - mu, sigma).flatten(1).sum(1)
 
     def conditional(self, level: Any) -> Conditional:
         """What is expected of z."""

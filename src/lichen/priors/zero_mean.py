@@ -26,8 +26,7 @@ class ZeroMeanNormal(nn.Module):
 
     def forward(self, z: Tensor, level: Any = None) -> tuple[Tensor, Tensor]:
         """Training: z_hat = round(z) with straight-through gradients, and the bits of z with uniform noise."""
-        noisy = z + torch.rand_like(z) - 0.5
-        bits = gaussian.bits(noisy, self.scale(self.sigma.abs())).flatten(1).sum(1)
+        bits = gaussian.noisy_bits(z, self.scale(self.sigma.abs())).flatten(1).sum(1)
         return straight_through(torch.round(z), z), bits
 
     def conditional(self, level: Any = None) -> Conditional:

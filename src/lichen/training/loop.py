@@ -422,7 +422,7 @@ def _fabric(precision: Any, staged: bool) -> Fabric:
     processes, devices = int(os.environ.get("WORLD_SIZE", 1)), processes_here()
     fabric = Fabric(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        strategy=DDPStrategy(find_unused_parameters=staged) if processes > 1 else "auto",
+        strategy=DDPStrategy(find_unused_parameters=staged, gradient_as_bucket_view=True) if processes > 1 else "auto",
         devices=devices,
         num_nodes=processes // devices,
         precision=precision,
