@@ -5,8 +5,8 @@
 
 Each begins with the weights that shipped at one commit, changes one thing of the first trial, and sees as many pixels
 as that does or, where a pixel costs more, proportionally fewer, on one thread, with the same seed. Then it is measured
-as scripts/held_out.py does. All run the source of that commit; a trial that changes it has a patch. What is kept lies in
-docs/training-logs/trials: NAME.csv, of the training, NAME-held-out.csv, of the measure, NAME.patch.
+as scripts/held_out.py does. All run the source of that commit; a trial that changes it has a patch. Kept are, in
+docs/training-logs/trials: NAME.csv, of the training, NAME-held-out.csv, of the measure, and NAME.patch.
 What was interrupted goes on where it was: run the script again until it says that all are done.
 """
 
