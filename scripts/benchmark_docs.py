@@ -4,6 +4,11 @@
     lichen bench --dataset kodak --data DIR --codecs lichen,vvc --limit vvc-420=8 --timed 0
     python scripts/benchmark_docs.py results/bench.jsonl
 
+With other weights only their lines change. The store then needs these and the anchor alone:
+
+    lichen bench --dataset kodak --data DIR --codecs lichen-all,jpeg-420 --timed 4
+    python scripts/benchmark_docs.py results/bench.jsonl --only lichen
+
 A table stands between two marker comments; the rest of the page is left as it is.
 """
 
@@ -11,9 +16,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pages import TableError, replaced
+from pages import TableError, body, replaced
 
 from lichen.benchmark import headlines, report
 from lichen.benchmark.bd import CurveError
@@ -62,18 +68,45 @@ def fill(text: str, name: str, table: str) -> str:
         raise SystemExit(str(e)) from e
 
 
+def merged(old: str, new: str, only: Collection[str]) -> str:
+    """`old`, with the lines of some codecs from `new`; a codec that a table lacks comes at its end.
+
+    Tables are known by the text before them and their heading.
+    """
+    fresh = {where: rows for _, where, rows in tables(new)}
+    blocks = old.split("\n\n")
+    for k, where, rows in tables(old):
+        rows |= {codec: line for codec, line in fresh.get(where, {}).items() if codec in only}
+        blocks[k] = "\n".join([*blocks[k].splitlines()[:2], *rows.values()])
+    return "\n\n".join(blocks)
+
+
+def tables(text: str) -> Iterator[tuple[int, tuple[str, str], dict[str, str]]]:
+    """Which paragraph it is, (the text before, heading), {first cell: line} of every Markdown table."""
+    blocks = text.split("\n\n")
+    for k, block in enumerate(blocks):
+        if block.startswith("|"):
+            heading, _, *lines = block.splitlines()
+            before = blocks[k - 1] if k and not blocks[k - 1].startswith("|") else ""
+            yield k, (before, heading), {line.split("|")[1].strip(): line for line in lines}
+
+
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("store", help="what `lichen bench --store` wrote")
     p.add_argument("--page", default="docs/benchmark.md", help="the page to fill (default: %(default)s)")
+    p.add_argument("--only", nargs="+", metavar="CODEC", help="replace the lines of these, leave the others'")
     args = p.parse_args()
     rows = latest([r for r in Store(args.store).rows.values() if r.image.startswith("kodim")])
     study = Study("kodak", rows)
     text = Path(args.page).read_text(encoding="utf-8")
     text = fill(text, "headlines", headlines.markdown(study))
-    text = fill(text, "checks", checks(study))
-    tables = report.markdown([study], ["jpeg-420", "bpg-444-x265" + PUBLISHED]).replace("## ", "### ", 1)
-    text = fill(text, "kodak", tables.rstrip())
+    if not args.only:
+        text = fill(text, "checks", checks(study))
+    made = report.markdown([study], ["jpeg-420", "bpg-444-x265" + PUBLISHED]).replace("## ", "### ", 1)
+    if args.only:
+        made = merged(body(text, "kodak", "benchmark_docs.py"), made, args.only)
+    text = fill(text, "kodak", made.rstrip())
     Path(args.page).write_text(text, encoding="utf-8")
     return 0
 
