@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lichen import codec, effort, tiles
 from lichen.cli import parser
 from lichen.coding.coder import Meter
 from lichen.errors import EffortError
+from lichen.layers.ms_ssim import ms_ssim_error, ms_ssim_lmbda
 from lichen.models.base import Model
 from lichen.models.weights import shipped
 
@@ -49,6 +51,30 @@ def test_shipped_weights_save_bits_at_the_same_quality(photo: Photo, tile: int) 
     assert costs[4] < costs[2] < costs[0]
     assert costs[1] <= costs[0]
     assert costs[4] < 0.985 * costs[0]
+
+
+def test_weights_for_ms_ssim_save_bits_at_the_same_ms_ssim(photo: Photo) -> None:
+    model, pixels = lichen.load("minnen2018-joint", objective="ms-ssim"), photo[30:220, :250]
+    lmbda = float(ms_ssim_lmbda(model.lmbda_of(torch.tensor([50.0]))))
+    costs, sizes = {}, {}
+    for level in (0, 5):
+        data = lichen.encode(pixels, 50, model=model, effort=level)
+        file = codec.read(data)
+        x_hat = codec.reconstruct(file, model=model)[None]
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+        sizes[level] = 8 * sum(map(len, file.tiles))
+        costs[level] = sizes[level] + lmbda * float(ms_ssim_error(x, x_hat)) * x[0, 0].numel()
+    assert sizes[5] < sizes[0]
+    assert costs[5] < 0.985 * costs[0]
+
+
+def test_ms_ssim_needs_its_package_and_room(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lichen.load("minnen2018-joint", objective="ms-ssim")
+    small = photo[:32, :90]
+    assert lichen.encode(small, 50, model=model, effort=4) == lichen.encode(small, 50, model=model)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EffortError, match="pytorch-msssim: pip install"):
+        lichen.encode(photo[:64, :90], 50, model=model, effort=1)
 
 
 def test_level_0_is_what_encode_does(photo: Photo) -> None:

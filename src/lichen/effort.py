@@ -5,7 +5,8 @@ ones. This one lowers
 
     cost = bits(y_hat, z_hat) + lmbda 255^2 sum (x_hat - x)^2 / 3
 
-of the one picture in two stages, by as many steps as the level of effort says.
+(with weights trained for MS-SSIM bits(y_hat, z_hat) + lmbda pixels (1 - MS-SSIM), with that objective's lmbda) of the
+one picture in two stages, by as many steps as the level of effort says.
 
 annealing   y and z move by Adam. Each is rounded at random to one of its two neighbours, in a relaxed manner that
             hardens with time: Yang, Bamler, Mandt: "Improving inference for neural image compression", NeurIPS 2020.
@@ -22,14 +23,17 @@ Nothing of this is in the file: what comes out is coded as any latents are. Leve
 from __future__ import annotations
 
 import copy
+import importlib.util
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lichen.coding.coder import Meter
 from lichen.errors import EffortError
+from lichen.layers.ms_ssim import NEEDED, SIDE_MIN, ms_ssim_error, ms_ssim_lmbda
 from lichen.models.base import Model
 from lichen.priors.conditional import Conditional, Latents
 
@@ -51,12 +55,31 @@ BITS_A_STEP = 6 / math.log(2)
 Tick = Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What weights were trained for, as a picture has it."""
+
+    error: Callable[[Tensor, Tensor], Tensor]  # x, x_hat (1, 3, H, W) in 0..1 -> the sum over pixels ()
+    lmbda_of: Callable[[Tensor], Tensor]  # lmbda for the mean squared error -> lmbda
+    side_min: int  # pixels
+
+
+OBJECTIVES = {
+    "mse": Objective(lambda x, x_hat: ((x_hat - x) ** 2).sum() * (255**2 / 3), lambda lmbda: lmbda, 1),
+    "ms-ssim": Objective(
+        lambda x, x_hat: ms_ssim_error(x, x_hat).sum() * (x.shape[2] * x.shape[3]), ms_ssim_lmbda, SIDE_MIN
+    ),
+}
+
+
 def check(effort: int, model: Model) -> int:
     """The level itself. EffortError for one that there is not, or that cannot be had of a model."""
     if effort not in LEVELS:
         raise EffortError(f"effort {effort} is not one of {LEVELS[0]} to {LEVELS[-1]}")
     if effort and not hasattr(model.prior, "conditionals"):
         raise EffortError(f"the latents of {model.name} cannot be refined: it takes effort 0 alone")
+    if effort and model.objective == "ms-ssim" and importlib.util.find_spec("pytorch_msssim") is None:
+        raise EffortError(NEEDED)
     return effort
 
 
@@ -87,6 +110,8 @@ class Refiner:
             task = _Task(self, x, y, tile)
             y = y[:, tile[0], tile[1]]
             start = {"y": y, **self.model.prior.hyper(y, self.level)}
+            if min(x.shape[2:]) < OBJECTIVES[self.model.objective].side_min:
+                return start
             task.weigh(start)
             found = task.rounded(task.annealed(start, self.annealing, tick), self.rounding, tick)
             return found if task.cost(found) < task.cost(start) else start
@@ -115,12 +140,13 @@ class _Task:
         return found
 
     def error(self, s: Tensor) -> Tensor:
-        """255^2 sum (x_hat - x)^2 / 3, given what the synthesis takes of the tile (1, h, w, C)."""
+        """The objective's, summed over pixels, given what the synthesis takes of the tile (1, h, w, C)."""
         if self.around is not None:
             tile, s = s, self.around.clone()
             s[:, self.tile[0], self.tile[1]] = tile
         x_hat = self.by.model.synthesise_to(s, self.by.quality, (self.x.shape[2], self.x.shape[3]))
-        return ((x_hat - self.x) ** 2).sum() * (255**2 / 3)
+        error: Tensor = OBJECTIVES[self.by.model.objective].error(self.x, x_hat)
+        return error
 
     def coded(self, latents: Latents) -> tuple[Tensor, float]:
         """What the synthesis takes when these latents are coded, and how many bits that takes."""
@@ -152,7 +178,8 @@ class _Task:
         here, there = (self.slope({**latents, "y": v})[0] for v in (y, y + PROBE * sign))
         self.curvature = ((there - here) * sign).mean((0, 1, 2)) / PROBE / 2
         if self.by.quality is not None:
-            self.weight = float(self.by.model.lmbda_of(self.by.quality))
+            lmbda_of = OBJECTIVES[self.by.model.objective].lmbda_of
+            self.weight = float(lmbda_of(self.by.model.lmbda_of(self.by.quality)))
         else:
             used = y.abs().clamp(max=1).mean((0, 1, 2))
             self.weight = BITS_A_STEP * float(used.sum() / (self.curvature * used).sum())

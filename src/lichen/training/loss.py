@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from lichen.errors import LichenError
-from lichen.layers.ms_ssim import ms_ssim_error
+from lichen.layers.ms_ssim import NEEDED, ms_ssim_error, ms_ssim_lmbda, mse_lmbda
 from lichen.models.base import Model
 
 DEFAULT_LMBDA = {"mse": 0.013, "ms-ssim": 16.64}
-
-# The first and the last lmbda of CompressAI's networks of Balle et al. 2018 and Minnen et al. 2018, for
-# lmbda * 255^2 * MSE + bpp and for lmbda * (1 - MS-SSIM) + bpp.
-_MSE, _MS_SSIM = (0.0018, 0.18), (2.40, 220.0)
-_EXPONENT = math.log(_MS_SSIM[1] / _MS_SSIM[0]) / math.log(_MSE[1] / _MSE[0])
 
 
 def bits_per_pixel(bits: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -53,21 +47,6 @@ def rate_distortion(bpp: Tensor, mse: Tensor, lmbda: Tensor) -> Tensor:
     return limited_mean((lmbda * 255**2 * mse + bpp) / lmbda.sqrt())
 
 
-def ms_ssim_lmbda(lmbda: Tensor) -> Tensor:
-    """lmbda for the mean squared error -> lmbda for 1 - MS-SSIM at about the same rate. Any shape.
-
-    Log-uniform between the first and the last networks of Balle et al. 2018 and Minnen et al. 2018 as CompressAI
-    trained them (its documentation, "Model zoo, training"): 0.0018 becomes 2.40, 0.18 becomes 220. Those between,
-    4.58, 8.73, 16.64, 31.73, 60.50, 115.37, are met within 2 %.
-    """
-    return _MS_SSIM[0] * (lmbda / _MSE[0]) ** _EXPONENT
-
-
-def mse_lmbda(lmbda: Tensor) -> Tensor:
-    """The inverse of `ms_ssim_lmbda`."""
-    return _MSE[0] * (lmbda / _MS_SSIM[0]) ** (1 / _EXPONENT)
-
-
 def rate_ms_ssim(bpp: Tensor, error: Tensor, lmbda: Tensor) -> Tensor:
     """(lmbda * error + bpp) / sqrt(mse_lmbda(lmbda)), the limited mean over the batch; all (B,), error = 1 - MS-SSIM.
 
@@ -89,7 +68,7 @@ class TrainingLoss(nn.Module):
         super().__init__()
         self.net, self.objective, self.lmbda = net, objective, lmbda
         if objective == "ms-ssim" and importlib.util.find_spec("pytorch_msssim") is None:
-            raise LichenError("training for MS-SSIM needs the package pytorch-msssim: pip install 'lichen[train]'")
+            raise LichenError(NEEDED)
 
     def conditions(self, u: Tensor) -> tuple[Tensor | None, Tensor]:
         """u (B,) in 0..1 -> qualities (B,), None for a model of one; lmbda (B,) of the objective."""
