@@ -177,7 +177,8 @@ class JpegXlCodec:
 
 
 class LichenCodec:
-    """Models of Lichen through their files: by default the one that ships, else `model`, or those of weights files.
+    """Models of Lichen through their files: by default the one that ships for an objective, else `model`, or those of
+    weights files.
 
     weights: one file of variable rate, whose settings are qualities from 1 to 100, or files of one quality each, whose
     settings are their numbers from 1. threads: of torch, for the whole process; None leaves them as they are.
@@ -187,12 +188,13 @@ class LichenCodec:
         self,
         model: Model | None = None,
         *,
+        objective: str = "mse",
         weights: str | Path | Sequence[str | Path] | None = None,
         name: str = "lichen",
         settings: Sequence[float] | None = None,
         threads: int | None = None,
     ) -> None:
-        self.name, self._model, self.threads = name, model, threads
+        self.name, self._model, self.objective, self.threads = name, model, objective, threads
         self._files = (weights,) if isinstance(weights, (str, Path)) else tuple(weights or ())
         self._settings = settings
 
@@ -211,7 +213,7 @@ class LichenCodec:
             torch.set_num_threads(self.threads)
         if self._model is not None:
             return (self._model,)
-        found = tuple(lichen.load(weights=f) for f in self._files) or (lichen.load(),)
+        found = tuple(lichen.load(weights=f) for f in self._files) or (lichen.load(objective=self.objective),)
         if len(found) > 1 and any(m.variable_rate for m in found):
             raise CodecError(f"{self.name}: one file has all qualities already, give it alone")
         return found
@@ -287,6 +289,7 @@ _HEIF_QUALITIES = (5.0, 15.0, 22.0, 30.0, 38.0, 46.0, 55.0, 65.0)
 
 CODECS: dict[str, Callable[[], Codec]] = {
     "lichen": LichenCodec,
+    "lichen-ms-ssim": lambda: LichenCodec(objective="ms-ssim", name="lichen-ms-ssim"),
     "jpeg-420": lambda: PillowCodec("jpeg-420", "JPEG", "jpg", QUALITIES, {"optimize": True, "subsampling": "4:2:0"}),
     "jpeg-444": lambda: PillowCodec("jpeg-444", "JPEG", "jpg", QUALITIES, {"optimize": True, "subsampling": "4:4:4"}),
     "webp": lambda: PillowCodec("webp", "WEBP", "webp", QUALITIES, {"method": 6}),
