@@ -75,8 +75,8 @@ class Target:
         if self.kind == "psnr":
             nearest = min(final.values, key=lambda unit: abs(final.values[unit] - goal))
             if max(final.values) == units[1] and max(final.values.values()) < goal - TOLERANCE_PSNR:
-                best = max(final.values.values())
-                raise TargetError(f"this picture does not reach {goal:g} dB: quality 100 has {best:.2f} dB")
+                top = final.values[units[1]]  # a lower quality may have a little more
+                raise TargetError(f"this picture does not reach {goal:g} dB: quality 100 has {top:.2f} dB")
             return final.files[nearest]
         fitting = [unit for unit, data in final.files.items() if len(data) <= budget]
         if not fitting:
