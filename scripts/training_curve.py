@@ -31,7 +31,7 @@ from lichen.errors import LichenError
 DOCS = Path(__file__).parent.parent / "docs"
 LOG = DOCS / "training-logs" / "light-kodak.csv"
 FIGURE = DOCS / "training-curve.svg"
-QUIET = 1.35e6  # pixels a second that two cores with AVX512-BF16 made in the last training
+PACE = 1.35e6  # pixels a second that two cores with AVX512-BF16 made in the last training
 ANCHORS = {"bpg-444-x265": "BPG (x265, 4:4:4)", "jpeg-420": "JPEG (4:2:0)"}
 """Published curves on Kodak."""
 
@@ -169,14 +169,14 @@ def table(lines: Sequence[Line]) -> str:
         last = found[-1].gigapixels
         n = sum(s.ended for s in found)
         promised = ", ".join(
-            f"{a + b * math.log2(last + g):+.1f} % after {g:g} Gpx more ({g * 1e9 / QUIET / 3600:.1f} hours)"
+            f"{a + b * math.log2(last + g):+.1f} % after {g:g} Gpx more ({g * 1e9 / PACE / 3600:.1f} hours)"
             for g in (10, 20, 40)
         )
         rows += [
             "",
             f"Least squares over the {n} ends of trainings: BD-rate against BPG = {a:.1f} % {b:+.1f} % "
             f"log2(Gpx). Each doubling of what was seen was worth {-b:.1f} %. Carried on, that "
-            f"promises {promised}, where two cores train at {QUIET / 1e6:g} Mpx/s; a fit of {n} points knows of "
+            f"promises {promised}, where two cores train at {PACE / 1e6:g} Mpx/s; a fit of {n} points knows of "
             "no limit of the network's size.",
         ]
     return "\n".join(rows)
