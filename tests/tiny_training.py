@@ -5,6 +5,7 @@ python tests/tiny_training.py OUT DATA CACHE STEPS [FIELD=JSON ...]
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from lichen.models import REGISTRY, hu2020, light, minnen2018
@@ -38,6 +39,9 @@ def main() -> None:
     out, data, cache, steps = sys.argv[1:5]
     fields = dict(pair.split("=", 1) for pair in sys.argv[5:])
     train(config(out, data, cache, int(steps), **{k: json.loads(v) for k, v in fields.items()}))
+    # Threads of gloo that outlive a training may abort its process.
+    alive = [p.read_text().strip() for p in Path("/proc/self/task").glob("*/comm")]
+    assert not any("gloo" in name for name in alive), alive
 
 
 if __name__ == "__main__":

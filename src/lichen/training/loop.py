@@ -8,6 +8,7 @@ step and the seconds spent: a training that stops and resumes is the training th
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import logging
 import math
@@ -66,6 +67,15 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
     Raises DataError for folders that cannot be trained on, ConfigError for options that do not fit the model or what is
     in `config.out`, WeightsError for an unknown model or preset, LichenError where gradients stay infinite.
     """
+    written, stopped = _train(config, resume, console)
+    _leave()
+    if stopped:
+        raise KeyboardInterrupt
+    return written
+
+
+def _train(config: TrainConfig, resume: bool, console: Console | None) -> tuple[Path | None, bool]:
+    """What `train` returns, and whether it was interrupted. What the training was made of goes with this function."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     config, out = resolve(config) if not resume else config, Path(config.out)
     state = _load_checkpoint(out) if resume else None
@@ -191,9 +201,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
             if not finished:
                 report.say(f"stopped at step {at.step}: go on with --out {config.out} --resume")
     fabric.barrier()
-    if stopped:
-        raise KeyboardInterrupt
-    return out / WEIGHTS_FILE if rank == 0 else None
+    return out / WEIGHTS_FILE if rank == 0 else None, stopped
 
 
 # ---- Schedule and randomness -----------------------------------------------------------------------------------------
@@ -429,6 +437,18 @@ def _fabric(precision: Any, staged: bool) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _leave() -> None:
+    """End the group of processes: not with the interpreter, and after everything that holds it.
+
+    A thread of gloo may drop the last tensor of a collective late, and needs the interpreter's lock for it. In an
+    interpreter that ends, the process, its work done, then aborts (pytorch/pytorch, issue 190489); and where the model
+    is the group's last holder, it waits for that thread with the lock held.
+    """
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _mean_of_all(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:
