@@ -128,7 +128,9 @@ def test_what_is_expected_is_what_the_coder_takes(path: Path, photo: Photo) -> N
         rounded["y"] = s[..., : y.shape[-1]]
         found, taken = prior.conditionals(rounded, level)
         expected = {part: float(found[part].bits(v).sum()) for part, v in rounded.items()}
-    torch.testing.assert_close(taken, s, rtol=0, atol=0.02)
+    M = y.shape[-1]
+    torch.testing.assert_close(taken[..., :M], s[..., :M], rtol=0, atol=0.02)
+    torch.testing.assert_close(taken[..., M:], s[..., M:], rtol=0, atol=0.05)  # scales between tables may go to either
     assert expected == pytest.approx(meter.bits, rel=0.01, abs=8)
 
 
@@ -152,8 +154,8 @@ def test_a_tile_keeps_away_from_the_others(tiny_light: Model, photo: Photo) -> N
 
 
 def test_lmbda_of_one_quality_is_found_by_curvature(photo: Photo) -> None:
-    """The shipped weights know theirs: what their curvature gives without it is near."""
-    model = lichen.load()
+    """Weights of many qualities know theirs: what their curvature gives without it is near."""
+    model = lichen.load("minnen2018-joint")
     for quality in (20.0, 50.0, 80.0):
         q = torch.tensor([quality])
         refiner = effort.Refiner(model, q, 1)

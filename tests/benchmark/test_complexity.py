@@ -85,8 +85,8 @@ def test_depthwise_layers_count() -> None:
     h_s = N * M / 16 + N * 4 * h / 16 + h * 4 * h / 4 + 9 * h + h * e
     context = 9 * 2 * 2 * M
     entropy_parameters = 2 * M * e + e * e + e * 2 * M
-    gains = 2 * M  # what the context sees, and means
-    expected = (h_s + context + entropy_parameters + gains) / 256 / 1000
+    by_latent = 4 * M  # what the context sees, means, and the pull to the mean of a bin
+    expected = (h_s + context + entropy_parameters + by_latent) / 256 / 1000
     assert found.prior == pytest.approx(expected, rel=1e-9)
 
 

@@ -55,3 +55,36 @@ def test_rounded_bits_count_what_a_file_has_and_let_the_latent_learn_from_noise(
     torch.manual_seed(1)
     gaussian.noisy_bits(v3, sigma).sum().backward()
     assert torch.equal(v1.grad, v3.grad)
+
+
+def test_the_pull_leads_to_the_mean_of_a_bin() -> None:
+    rng = torch.Generator().manual_seed(0)
+    for i in (12, 20, 28, 40, 55):
+        sigma = gaussian.SIGMA_MIN * (gaussian.SIGMA_MAX / gaussian.SIGMA_MIN) ** (i / 63)
+        v = sigma * torch.randn(400_000, generator=rng, dtype=torch.float64)
+        k = v.round()
+        error = v - k - gaussian.pull(k, torch.full_like(k, i))
+        for size in range(gaussian.FAR + 1):
+            here = error[k.abs() == size] * k[k.abs() == size].sign()
+            if len(here) > 1000:
+                assert abs(float(here.mean())) < 5 * 0.3 / len(here) ** 0.5 + 1e-3
+        assert float((error**2).mean()) <= float(((v - k) ** 2).mean())
+
+
+def test_pulls_lie_within_their_bins_and_fade_with_the_scale() -> None:
+    pulls = gaussian.pulls()
+    assert pulls.shape == (gaussian.SCALES, gaussian.FAR + 1)
+    assert (pulls[:, 0] == 0).all()
+    assert (pulls >= 0).all() and (pulls < 0.5).all()
+    assert (pulls.diff(dim=0) <= 0).all() and (pulls[:50].diff(dim=1) >= 0).all()
+
+
+def test_the_pull_is_linear_between_whole_residuals() -> None:
+    residual = torch.tensor([-7.5, -2.0, -1.5, -0.25, 0.0, 0.25, 1.0, 1.5, 4.0], requires_grad=True)
+    index = torch.full((9,), 14.0)
+    _, one, two, three = gaussian.pulls()[14].tolist()
+    found = gaussian.pull(residual, index)
+    expected = [three, two, (one + two) / 2, one / 4, 0, -one / 4, -one, -(one + two) / 2, -three]
+    torch.testing.assert_close(found.detach(), torch.tensor(expected))
+    (slope,) = torch.autograd.grad(found.sum(), residual)
+    torch.testing.assert_close(slope[[0, 3, 5, 7]], torch.tensor([0, -one, -one, one - two]))

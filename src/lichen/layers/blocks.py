@@ -51,9 +51,11 @@ class ExactDepthwise(nn.Module):
         return y
 
 
-BOUND = 4.0
-"""Of a gated product's magnitude; photographs stay below 2.5. Products of products would otherwise grow without bound
-on pictures unlike any in training: with noise, a network of ten blocks reached infinity."""
+BOUND = 0.7
+"""Of a gated product's magnitude. Products of products would otherwise grow without bound on pictures unlike any in
+training: with a bound of 4, a checkerboard and a fence full of noise came back as noise brighter than white. In
+photographs hardly a product goes beyond it: the squared error is 0.05 % larger than with 4.
+"""
 
 
 class Block(nn.Module):

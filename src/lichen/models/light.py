@@ -14,7 +14,10 @@ theory asks for, its prior the regression of latent energies on their own princi
 
     x --s2d 8--> a_in --> blocks --s2d 2--> a_mid --> blocks --> a_out --> u --* g--> y
                                                                                       |  y_hat = mu + round(y - mu)
-    x_hat <--d2s 8-- s_out <-- blocks <--d2s 2-- s_mid <-- blocks <-- s_in <--* 1/g'-- y_hat
+    x_hat <--d2s 8-- s_out <-- blocks <--d2s 2-- s_mid <-- blocks <-- s_in <--* 1/g'-- y_hat + pull
+
+The synthesis takes latents not from the middle of the bin that they were rounded to, but from the mean of what the
+prior expects in it: `pull` of `priors/gaussian.py`.
 
 Tensors are (B, H, W, C) inside, so that pointwise layers are matrix products. Pixels are 0..1.
 """
@@ -222,6 +225,10 @@ class LightPrior(JointPrior):
         """Bits as files have them: scales learn from rounded latents."""
         return gaussian.rounded_bits(v, sigma)
 
+    def handed_on(self, y_hat: Tensor, residual: Tensor, index: Tensor) -> Tensor:
+        """y_hat, and what takes it to the mean of its bin: (B, h, w, 2 M)."""
+        return torch.cat([y_hat, gaussian.pull(residual, index)], dim=-1)
+
     def seen(self, y_hat: Tensor, level: Level) -> Tensor:
         """Latents of unit size."""
         seen: Tensor = self.snap(y_hat * level.unit)
@@ -302,8 +309,9 @@ class Light(Model):
         return self.g_a(x.permute(0, 2, 3, 1), level.w) * level.g
 
     def synthesise(self, y_hat: Tensor, quality: Tensor | None) -> Tensor:
-        """x_hat = g_s(y_hat / g): (B, H/16, W/16, M) -> (B, 3, H, W)."""
-        return self.g_s(y_hat, self.prior.condition(quality)).permute(0, 3, 1, 2)
+        """x_hat = g_s((y_hat + pull) / g): (B, H/16, W/16, 2 M), the pull behind y_hat -> (B, 3, H, W)."""
+        y_hat, pull = y_hat.chunk(2, dim=-1)
+        return self.g_s(y_hat + pull, self.prior.condition(quality)).permute(0, 3, 1, 2)
 
     def lmbda_of(self, quality: Tensor) -> Tensor:
         """Quality -> lmbda, log-uniform from 0.0012 to 0.18."""

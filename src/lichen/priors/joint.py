@@ -73,8 +73,15 @@ class JointPrior(nn.Module):
         """Bits of each latent's deviation v from mu, (B, h, w, M), with uniform noise in place of rounding."""
         return gaussian.noisy_bits(v, sigma)
 
+    def handed_on(self, y_hat: Tensor, residual: Tensor, index: Tensor) -> Tensor:
+        """What the synthesis takes, (B, h, w, M or more): y_hat, and behind it what a prior has to add.
+
+        residual: y_hat - mu. index: of the probability tables. All (B, h, w, M), or of any shape with channels last.
+        """
+        return y_hat
+
     def forward(self, y: Tensor, level: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Training: y_hat with straight-through gradients, and the bits {"y": (B,), "z": (B,)}.
+        """Training: what is handed on, with straight-through gradients, and the bits {"y": (B,), "z": (B,)}.
 
         The context is shown what the decoder will see, mu + round(y - mu); a first pass without gradients finds mu.
         """
@@ -90,9 +97,11 @@ class JointPrior(nn.Module):
                 seen = mu + torch.round(y - mu)
             seen = straight_through(seen, y)
         mu, sigma = self.parameters_of(psi, seen, level)
-        y_hat = straight_through(mu + torch.round(y - mu), y)
         bits["y"] = self.training_bits(y - mu, sigma).flatten(1).sum(1)
-        return y_hat, bits
+        mu, index = mu.detach(), gaussian.index_of(sigma.detach().log())
+        residual = torch.round(y.detach() - mu)
+        rounded = self.handed_on(mu + residual, residual, index)
+        return straight_through(rounded, self.handed_on(y, y - mu, index)), bits
 
     def hyper(self, y: Tensor, level: Any) -> dict[str, Tensor]:
         """y (B, h, w, M) of any size -> the hyper-latents that the encoder chooses: {"z": (B, h/4, w/4, N)}, rounded
@@ -100,7 +109,7 @@ class JointPrior(nn.Module):
         return {} if self.h_a is None else {"z": self.h_a(_pad_to_multiple(y, 4), level)}
 
     def conditionals(self, latents: Latents, level: Any) -> tuple[dict[str, Conditional], Tensor]:
-        """What is expected of "z" and "y", given values of all latents, and y itself for the synthesis; in the float
+        """What is expected of "z" and "y", given values of all latents, and what the synthesis takes; in the float
         arithmetic of training, differentiable."""
         y, found, psi = latents["y"], {}, None
         if self.h_a is not None:
@@ -108,7 +117,7 @@ class JointPrior(nn.Module):
             psi = self.h_s(latents["z"], level)[:, : y.shape[1], : y.shape[2]]
         mu, sigma = self.parameters_of(psi, y, level)
         found["y"] = Conditional(mu, lambda v: gaussian.bits(v - mu, sigma))
-        return found, y
+        return found, self.handed_on(y, y - mu, gaussian.index_of(sigma.detach().log()))
 
     def look(self, y: Tensor, y_hat: Tensor, level: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """mu, sigma (B, h, w, M) and the rounded hyper-latents {"z"}, in the float arithmetic of training."""
@@ -130,8 +139,9 @@ class JointPrior(nn.Module):
         """Frozen: code "y" (B, h, w, M) and what `hyper` has, or read all where latents is None, one coder a picture,
         all of one quality.
 
-        `shape` is (h, w), any size. Returns y_hat (B, h, w, M) float64, the same bits wherever it runs. The walk is
-        one for encoder, decoder and meter: front by front, the latents of a front sorted by table.
+        `shape` is (h, w), any size. Returns what `handed_on` makes of y_hat, (B, h, w, M or more) float64, the same
+        bits wherever it runs. The walk is one for encoder, decoder and meter: front by front, the latents of a front
+        sorted by table.
         """
         (h, w), B, context = shape, len(coders), self.context
         psi, y = None, None if latents is None else latents["y"]
@@ -144,6 +154,7 @@ class JointPrior(nn.Module):
         filled_up = F.pad(order, (0, 3))  # walks fill fronts up by at most 3 rows
         y = None if y is None else y.flatten(0, 2)[order].double()
         y_hat = torch.empty(B * h * w, self.channels, dtype=torch.float64, device=self.device)
+        residuals, indices = torch.empty_like(y_hat), torch.empty_like(y_hat)
         if context is not None:
             outside = y_hat.new_zeros(1, 1, 1, self.channels)
             past = context.keep(self.seen(outside, level)[0, 0]).repeat(B * h * w + 1, 1)
@@ -157,11 +168,12 @@ class JointPrior(nn.Module):
             mu, index = self.entropy_parameters(here, phi, level)
             mu, index = mu[0, 0, :n], index[0, 0, :n]
             residual = None if y is None else y[front].sub_(mu).round_()
-            values = code_batch("y", coders, gaussian.tables(), index, residual).add_(mu)
-            y_hat[front] = values
+            residual = code_batch("y", coders, gaussian.tables(), index, residual)
+            values = residual + mu
+            y_hat[front], residuals[front], indices[front] = values, residual, index
             if context is not None:
                 past[front] = context.keep(self.seen(values[None, None], level)[0, 0])
-        return y_hat[walk.rank.to(self.device)].view(B, h, w, self.channels)
+        return self.handed_on(y_hat, residuals, indices)[walk.rank.to(self.device)].view(B, h, w, -1)
 
 
 def _pad_to_multiple(y: Tensor, n: int) -> Tensor:
