@@ -101,12 +101,13 @@ def pulls() -> Tensor:
 def pull(residual: Tensor, index: Tensor) -> Tensor:
     """What takes y_hat from the middle of its bin to the mean of the values in it; any shape.
 
-    residual: y_hat - mu; between whole ones the pull is linear, so that it has a slope. index: of the table, integral.
+    residual: y_hat - mu; between whole ones the pull is linear, so that it has a slope, and at whole ones that towards
+    zero. index: of the table, integral.
     """
-    size = residual.abs().clamp(max=FAR)
-    below = size.detach().floor().clamp(max=FAR - 1)
+    residual = residual.clamp(-FAR, FAR)
+    sign, below = residual.detach().sign(), (residual.detach().abs().ceil() - 1).clamp(min=0)
     table, at = pulls().to(residual).flatten(), (index * (FAR + 1) + below).long()
-    return -residual.sign() * torch.lerp(table[at], table[at + 1], size - below)
+    return -(table[at] * sign + (table[at + 1] - table[at]) * (residual - below * sign))
 
 
 class LogScale(nn.Module):

@@ -110,14 +110,14 @@ class JointPrior(nn.Module):
 
     def conditionals(self, latents: Latents, level: Any) -> tuple[dict[str, Conditional], Tensor]:
         """What is expected of "z" and "y", given values of all latents, and what the synthesis takes; in the float
-        arithmetic of training, differentiable."""
+        arithmetic of training, differentiable, but for what is handed on behind y."""
         y, found, psi = latents["y"], {}, None
         if self.h_a is not None:
             found["z"] = self.z_prior.conditional(level)
             psi = self.h_s(latents["z"], level)[:, : y.shape[1], : y.shape[2]]
         mu, sigma = self.parameters_of(psi, y, level)
         found["y"] = Conditional(mu, lambda v: gaussian.bits(v - mu, sigma))
-        return found, self.handed_on(y, y - mu, gaussian.index_of(sigma.detach().log()))
+        return found, self.handed_on(y, (y - mu).detach(), gaussian.index_of(sigma.detach().log()))
 
     def look(self, y: Tensor, y_hat: Tensor, level: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """mu, sigma (B, h, w, M) and the rounded hyper-latents {"z"}, in the float arithmetic of training."""
