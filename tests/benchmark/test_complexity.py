@@ -85,7 +85,7 @@ def test_depthwise_layers_count() -> None:
     h_s = N * M / 16 + N * 4 * h / 16 + h * 4 * h / 4 + 9 * h + h * e
     context = 9 * 2 * 2 * M
     entropy_parameters = 2 * M * e + e * e + e * 2 * M
-    by_latent = 4 * M  # what the context sees, means, and the pull to the mean of a bin
+    by_latent = 6 * M  # what the context sees, means, and four for the pull to the mean of a bin
     expected = (h_s + context + entropy_parameters + by_latent) / 256 / 1000
     assert found.prior == pytest.approx(expected, rel=1e-9)
 
