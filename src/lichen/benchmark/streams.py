@@ -67,14 +67,15 @@ def check(picture: Pixels, quality: float, model: Model, *, tile: int | None = N
             estimates = [sum(float(b) for b in bits.values())]
         else:
             y = model.analyse(x, q)
-            y_hat, estimates = torch.empty(0), []
-            for box in tiles.tile_boxes(tiles.Box(0, 0, y.shape[1], y.shape[2]), header.tile, model):
+            parts, estimates = [], []
+            boxes = tiles.tile_boxes(tiles.Box(0, 0, y.shape[1], y.shape[2]), header.tile, model)
+            for box in boxes:
                 meter = Meter()
-                coded = model.code([meter], y[:, box.rows, box.columns], q)
-                if not estimates:
-                    y_hat = coded.new_empty(*y.shape[:3], coded.shape[-1])
-                y_hat[:, box.rows, box.columns] = coded
+                parts.append(model.code([meter], y[:, box.rows, box.columns], q))
                 estimates.append(sum(meter.bits.values()))
+            y_hat = y.new_empty(*y.shape[:3], parts[0].shape[-1])
+            for box, part in zip(boxes, parts, strict=True):
+                y_hat[:, box.rows, box.columns] = part
             x_hat = model.synthesise_to(y_hat, q, (x.shape[2], x.shape[3]))
     decoded = codec.reconstruct(file, model=model)
     payloads = tuple(len(t) for t in file.tiles)
