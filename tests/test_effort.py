@@ -138,13 +138,13 @@ def test_a_tile_keeps_away_from_the_others(tiny_light: Model, photo: Photo) -> N
     """Refining one tile leaves the latents of the next alone, and knows the pixels that both have a part in."""
     q = torch.tensor([50.0])
     box = tiles.Box(0, 0, 4, 4)
-    x, y, tile = tiles.with_surroundings(photo[:128, :160], box, tiny_light, q)
+    x, y, tile = tiles.with_surroundings(photo[:192, :224], box, tiny_light, q)
     reach = 2 * tiny_light.reach
     assert y.shape[1:3] == (4 + reach, 4 + reach)
     assert x.shape[2:] == (16 * (4 + reach), 16 * (4 + reach))
     assert tile == (slice(0, 4), slice(0, 4))
     with torch.no_grad():
-        whole = tiny_light.analyse(tiles.to_tensor(photo[:128, :160], tiny_light), q)
+        whole = tiny_light.analyse(tiles.to_tensor(photo[:192, :224], tiny_light), q)
     torch.testing.assert_close(y, whole[:, : 4 + reach, : 4 + reach], rtol=1e-4, atol=1e-4)
     task = effort._Task(effort.Refiner(tiny_light, q, 1), x, y, tile)
     assert task.around is not None

@@ -1,7 +1,6 @@
 import torch
 
-from lichen.coding import exact
-from lichen.layers.blocks import Block, Depthwise
+from lichen.layers.blocks import Block
 
 
 def trained(channels: int = 6) -> Block:
@@ -32,12 +31,3 @@ def test_the_level_matters_and_is_interpolated() -> None:
     assert not torch.allclose(a, b)
     together = block(x.expand(2, -1, -1, -1), torch.eye(3)[:2])
     assert torch.allclose(together, torch.cat([a, b]), atol=1e-6)
-
-
-def test_the_exact_depthwise_twin() -> None:
-    torch.manual_seed(0)
-    depthwise = Depthwise(5)
-    frozen = exact.freeze(torch.nn.Sequential(depthwise))[0]
-    x = exact.snap(torch.randn(2, 6, 9, 5, dtype=torch.float64))
-    assert torch.allclose(frozen(x).float(), depthwise(x.float()), atol=1e-3)
-    assert torch.equal(frozen(x[:, :, :4])[:, :, :3], frozen(x)[:, :, :3])

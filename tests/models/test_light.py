@@ -8,6 +8,7 @@ import torch
 import lichen
 from lichen.coding.coder import Meter
 from lichen.models.base import Model
+from lichen.models.weights import DEFAULT, load
 
 Photo = npt.NDArray[np.uint8]
 
@@ -23,19 +24,28 @@ def test_pictures_unlike_photographs_stay_what_they_are(quality: int) -> None:
         assert ((decoded / 255 - pixels / 255.0) ** 2).mean() < 0.15 * (pixels / 255.0).var()
 
 
-def test_the_synthesis_takes_means_of_bins(tiny_light: Model, photo: Photo) -> None:
+@pytest.mark.parametrize("quality", [10.0, 50.0, 100.0])
+def test_the_synthesis_takes_means_of_bins(photo: Photo, quality: float) -> None:
+    """They lie nearer to what was rounded than the bins' middles, by what the shipped weights expect."""
+    light, q = load(DEFAULT), torch.tensor([quality])
+    x = torch.from_numpy(photo[:128, :192]).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        y = light.analyse(x, q)
+        s = light.code([Meter()], y, q)
+    M = y.shape[-1]
+    y_hat, pull = s.chunk(2, dim=-1)
+    assert y_hat.shape[-1] == pull.shape[-1] == M
+    assert (pull.abs() < 0.5).all()
+    assert ((y_hat + pull - y) ** 2).mean() < 0.98 * ((y_hat - y) ** 2).mean()
+
+
+def test_training_hands_on_what_files_do(tiny_light: Model, photo: Photo) -> None:
+    """With the gradient of the way between middles."""
     q = torch.tensor([50.0])
     x = torch.from_numpy(photo[:128, :192]).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
         y = tiny_light.analyse(x, q)
         s = tiny_light.code([Meter()], y, q)
-    M = y.shape[-1]
-    y_hat, pull = s.chunk(2, dim=-1)
-    assert y_hat.shape[-1] == pull.shape[-1] == M
-    assert (pull.abs() < 0.5).all() and (pull != 0).any()
-    nearer = ((y_hat + pull - y) ** 2).mean()
-    assert nearer < ((y_hat - y) ** 2).mean()
-    # In training the same is handed on, with the gradient of the way between middles.
     v = y.clone().requires_grad_()
     handed_on, _ = tiny_light.prior(v, tiny_light.prior.condition(q))
     assert ((handed_on.detach() - s).abs() > 0.01).float().mean() < 0.05  # ties may fall to either

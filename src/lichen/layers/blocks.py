@@ -6,50 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lichen.coding.exact import check_rows, snap
-
-
-class Depthwise(nn.Module):
-    """Depthwise 3x3 convolution with zero padding: (B, H, W, C) -> (B, H, W, C)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        assert conv.bias is not None
-        self.weight, self.bias = conv.weight, conv.bias  # (C, 1, 3, 3), (C,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any size."""
-        y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=1, groups=len(self.weight))
-        return y.permute(0, 2, 3, 1)
-
-    def exact(self) -> nn.Module:
-        """The twin in exact arithmetic."""
-        return ExactDepthwise(self)
-
-
-class ExactDepthwise(nn.Module):
-    """`Depthwise` as a sum of nine shifted products on the grid."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, twin: Depthwise) -> None:
-        super().__init__()
-        check_rows(twin.weight.detach().flatten(1))
-        self.register_buffer("weight", twin.weight.detach().flatten(1).T.contiguous())  # (9, C)
-        self.register_buffer("bias", twin.bias.detach())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)"""
-        _, H, W, _ = x.shape
-        padded = F.pad(snap(x), (0, 0, 1, 1, 1, 1))
-        y = self.bias.expand_as(x).clone()
-        for k in range(9):
-            i, j = divmod(k, 3)
-            y.addcmul_(padded[:, i : i + H, j : j + W], self.weight[k])
-        return y
-
+from lichen.layers.depthwise import Depthwise
 
 BOUND = 0.7
 """Of a gated product's magnitude. Products of products would otherwise grow without bound on pictures unlike any in
@@ -59,7 +16,7 @@ photographs hardly a product goes beyond it: the squared error is 0.05 % larger 
 
 
 class Block(nn.Module):
-    """Pointwise, depthwise 3x3, pointwise; then a gated pointwise feed-forward. Both residual.
+    """Pointwise, depthwise 5x5, pointwise; then a gated pointwise feed-forward. Both residual.
 
         x --+-- p1 -- lrelu -- d -- * (1 + scale) + shift -- lrelu -- p2 --(+)-- x'
             +--------------------------------------------------------------->|
@@ -76,7 +33,7 @@ class Block(nn.Module):
     def __init__(self, channels: int, levels: int) -> None:
         super().__init__()
         self.p1 = nn.Linear(channels, channels)
-        self.d = Depthwise(channels)
+        self.d = Depthwise(channels, 5)
         self.p2 = nn.Linear(channels, channels)
         self.f1 = nn.Linear(channels, 2 * channels)
         self.f2 = nn.Linear(channels, channels)
