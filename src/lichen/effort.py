@@ -183,6 +183,9 @@ class _Task:
         else:
             used = y.abs().clamp(max=1).mean((0, 1, 2))
             self.weight = BITS_A_STEP * float(used.sum() / (self.curvature * used).sum())
+        # Half a step is far for channels that are hardly ever used: some measure less than nothing, and each of their
+        # latents would step away.
+        self.curvature = self.curvature.clamp(min=max(0.0, float(self.curvature.median()) / 2))
 
     # ---- The two stages ----------------------------------------------------------------------------------------------
 
