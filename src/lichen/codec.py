@@ -118,7 +118,7 @@ def _encode(
 ) -> bytes:
     """A file of a quality in units of 1/256, with the optional chunks; refiner: of that model and quality."""
     header = Header(
-        model=find(model.name).number,
+        model=find(model.name).in_files,
         weights=identity_of(model),
         quality=units,
         width=picture.width,

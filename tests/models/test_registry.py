@@ -60,7 +60,7 @@ def test_every_model_has_a_tiny_configuration() -> None:
 @pytest.mark.parametrize("name", REGISTRY)
 def test_presets_build(name: str) -> None:
     entry = find(name)
-    assert find(entry.number) is entry
+    assert entry.number is not None and find(entry.number) is entry
     assert "small" in entry.presets
     for preset, p in entry.presets.items():
         assert dataclasses.is_dataclass(p.config)
@@ -74,9 +74,11 @@ def test_presets_build(name: str) -> None:
 
 def test_names_and_numbers_are_taken_once() -> None:
     entry = REGISTRY["light"]
-    for changed in (dataclasses.replace(entry, number=255), dataclasses.replace(entry, name="lighter")):
-        with pytest.raises(ValueError, match="registered already"):
-            register(changed)
+    with pytest.raises(ValueError, match="light is registered already"):
+        register(dataclasses.replace(entry, number=255))
+    for number in (entry.number, 255):
+        with pytest.raises(ValueError, match=f"lighter cannot have the number {number}"):
+            register(dataclasses.replace(entry, name="lighter", number=number))
 
 
 def test_readers_without_models_know_their_names() -> None:

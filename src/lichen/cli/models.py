@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import textwrap
 from typing import Any
 
@@ -17,22 +19,23 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List each model with its presets."""
-    from lichen.models import REGISTRY
+    from lichen.models import everything
     from lichen.models.weights import metadata_of, shipped
 
-    ship: dict[str, set[str]] = {}
+    ship: dict[tuple[str, str], set[str]] = {}
     for path in shipped().values():
         metadata = metadata_of(path)
-        ship.setdefault(metadata["model"], set()).add(metadata["objective"])
-    for entry in REGISTRY.values():
-        objectives = ship.get(entry.name, set())
-        too = ", for MS-SSIM too" if "ms-ssim" in objectives else ""
-        print(f"{entry.name}{f'  (weights ship{too})' if objectives else ''}")
+        ship.setdefault((metadata["model"], metadata["config"]), set()).add(metadata["objective"])
+    for entry in everything().values():
+        print(entry.name)
         for text in (entry.summary, entry.citation):
             print(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))
         column = max(len(name) for name in entry.presets) + 2
         for name, preset in entry.presets.items():
+            objectives = ship.get((entry.name, json.dumps(dataclasses.asdict(preset.config))), set())
+            too = ", for MS-SSIM too" if "ms-ssim" in objectives else ""
             indent = " " * (4 + column)
-            text = textwrap.fill(preset.summary, WIDTH, initial_indent=indent, subsequent_indent=indent)
+            text = preset.summary + (f" (weights ship{too})" if objectives else "")
+            text = textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
             print(f"    {name:<{column}}{text.lstrip()}")
     return 0

@@ -1,10 +1,14 @@
-"""The codecs of the literature, one file a paper, and the registry that names them."""
+"""The codecs of the literature, one file per paper, and the registry that names them.
+
+Other packages add theirs by an entry point of the group `lichen.models` that names a module which calls `register`.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 from lichen.container import MODELS
@@ -15,10 +19,10 @@ from lichen.models.base import Model, Preset
 
 @dataclass(frozen=True)
 class Entry:
-    """A model: what builds it from a configuration, its presets, and the number that files name it by for ever."""
+    """A model: what builds it from a configuration, its presets, and what files name it by for ever."""
 
     name: str
-    number: int  # 1..255, never reused
+    number: int | None  # as `lichen.container.MODELS` has it; None for a model of another package: files give its name
     build: Callable[[Any], Model]
     presets: Mapping[str, Preset]
     summary: str
@@ -26,23 +30,43 @@ class Entry:
     translate: Callable[[Mapping[str, Any]], tuple[Any, dict[str, Any]]] | None = None
     """A foreign or own state dict -> its configuration, and the state dict in our names."""
 
+    @property
+    def in_files(self) -> int | str:
+        """The number, or the name where there is none."""
+        return self.name if self.number is None else self.number
+
 
 REGISTRY: dict[str, Entry] = {}
+_NUMBERS = {name: number for number, name in MODELS.items()}
 
 
 def register(entry: Entry) -> None:
-    """Add a model. ValueError where its name or number is taken."""
-    if entry.name in REGISTRY or any(entry.number == e.number for e in REGISTRY.values()):
-        raise ValueError(f"model {entry.name} (number {entry.number}) is registered already")
+    """Add a model. ValueError where its name is taken, or its number is not what `MODELS` has for its name."""
+    if entry.name in REGISTRY:
+        raise ValueError(f"a model called {entry.name} is registered already")
+    if entry.number != _NUMBERS.get(entry.name):
+        raise ValueError(f"{entry.name} cannot have the number {entry.number}: models of other packages have None")
     REGISTRY[entry.name] = entry
 
 
 def find(name: str | int) -> Entry:
-    """A registered model by its name or number; WeightsError for an unknown one."""
-    for entry in REGISTRY.values():
-        if name in (entry.name, entry.number):
-            return entry
+    """A model by its name or number; WeightsError for an unknown one."""
+    for models in (lambda: REGISTRY, everything):  # other packages are looked for where ours do not have it
+        for entry in models().values():
+            if name in (entry.name, entry.number):
+                return entry
     raise WeightsError(f"no model is called {name}: Lichen knows {', '.join(REGISTRY)}")
+
+
+@functools.cache
+def everything() -> Mapping[str, Entry]:
+    """All models, those of other installed packages included. WeightsError where one of these cannot be imported."""
+    for point in metadata.entry_points(group="lichen.models"):
+        try:
+            point.load()
+        except Exception as e:
+            raise WeightsError(f"the models of {point.value} cannot be had ({type(e).__name__}: {e})") from e
+    return REGISTRY
 
 
 def create(name: str, preset: str | None = None) -> Model:
@@ -64,9 +88,6 @@ def build(entry: Entry, config: Any) -> Model:
 _BALLE = "Balle, Minnen, Singh, Hwang, Johnston, ICLR 2018"
 _MINNEN = "Minnen, Balle, Toderici, NeurIPS 2018"
 _LEE = "Lee, Cho, Beack, ICLR 2019"
-
-
-_NUMBERS = {name: number for number, name in MODELS.items()}
 
 
 def _entry(name: str, *rest: Any) -> Entry:
