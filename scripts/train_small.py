@@ -35,7 +35,8 @@ SETTINGS: dict[str, Any] = {
     "lr": 1e-3,
     "seed": 0,
 }
-# What a preset's own recipe says goes before these.
+OTHERWISE: dict[str, dict[str, Any]] = {"toderici2017": {"batch": 8, "crop": 64}}
+"""What goes before these for a model."""
 
 MS_SSIM: dict[str, Any] = {
     "steps": 3_000,
@@ -82,7 +83,7 @@ def file_name(name: str, preset: str, objective: str = "mse") -> str:
 
 def finish(name: str, preset: str, data: list[str], work: Path, into: Path, ms_ssim: bool = False) -> bool:
     """Train a model as far as it is not, and put its weights into `into`. False where the training failed."""
-    settings = SETTINGS | dict(find(name).presets[preset].recipe)
+    settings = SETTINGS | OTHERWISE.get(name, {})
     out, target = work / f"{name}-{preset}", into / file_name(name, preset)
     if ms_ssim:
         settings = MS_SSIM | {"start": target}

@@ -74,7 +74,7 @@ def test_fine_tuning_begins_with_the_weights_that_are_there(
         assert bool((p == p.half().float()).all())
 
 
-def test_a_presets_recipe_goes_first() -> None:
+def test_the_command_of_a_training() -> None:
     line = train_small.command("light", "small", {"steps": 3, "batch": 3, "crop": 64}, ["a", "b"], Path("nowhere"))
     options = "--model light --preset small --data a b --out nowhere --steps 3 --batch 3 --crop 64"
     assert line[line.index("train") + 1 :] == options.split()

@@ -46,6 +46,8 @@ def test_a_codec_on_some_pictures_is_compared_on_those():
     with pytest.raises(CurveError, match="8 pictures, and the published average is over 24"):
         study.compare("lichen", "vtm (published)")
     assert study.compare("webp", "vtm (published)").pictures == 24
+    (line,) = [i for i in report.markdown([study], ["webp"]).splitlines() if i.startswith("| lichen | -")]
+    assert line.count(" dB, 8 pictures)") == 2
 
 
 def test_settings_that_failed_somewhere_are_left_out_and_named():

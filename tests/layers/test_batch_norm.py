@@ -22,6 +22,17 @@ def test_it_is_batch_norm() -> None:
     torch.testing.assert_close(ours(x), torchs(x))
 
 
+def test_a_batch_that_has_blown_up_leaves_no_trace() -> None:
+    norm = BatchNorm(3)
+    norm(torch.randn(2, 3, 4, 4))
+    before = {k: v.clone() for k, v in norm.state_dict().items()}
+    for bad in (float("inf"), float("nan"), 1e38):
+        x = torch.randn(2, 3, 4, 4)
+        x[1, 2, 0, 0] = bad
+        norm(x)
+    assert all(torch.equal(v, before[k]) for k, v in norm.state_dict().items())
+
+
 def test_its_statistics_are_weights_without_a_gradient() -> None:
     norm = BatchNorm(3)
     assert norm.state_dict().keys() == {"weight", "bias", "mean", "var"}

@@ -83,6 +83,11 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
         ({"start": "/nowhere/w.safetensors"}, "there are no weights at /nowhere"),
         ({"recipe": "paper"}, "comes from no paper"),
         ({"recipe": "mine"}, "no recipe is called mine"),
+        ({"seed": -1}, "seed -1 has to be 0 or more"),
+        ({"lmbda": 0.01}, "light default is trained for all qualities at once: leave --lmbda out"),
+        ({"model": "mentzer2018", "lmbda": 0.01}, "an objective of its own: leave --lmbda out"),
+        ({"model": "toderici2017", "compile": True}, "cannot be compiled"),
+        ({"model": "hu2020", "recipe": "paper"}, "no lmbda is published for preset low of hu2020"),
     ],
 )
 def test_options_that_make_no_training(given: dict[str, Any], message: str) -> None:
@@ -97,6 +102,7 @@ def test_a_papers_recipe() -> None:
     config = new_config({**given, "lmbda": 0.0067})
     assert (config.lmbda, config.lr, config.batch, config.crop) == (0.0067, 1e-4, 16, 256)
     assert (config.steps, config.minutes) == (5_000_000, None)
+    assert (config.schedule, config.warmup, config.betas, config.hard_every) == ("constant", 0, (0.9, 0.999), 0)
     config = new_config({**given, "lmbda": 0.0067, "minutes": 5.0, "lr": 3e-4}, processes=8)
     assert (config.steps, config.minutes, config.lr, config.batch) == (None, 5.0, 3e-4, 2)
     assert new_config({**given, "lmbda": 0.0067, "batch": 5}, processes=8).batch == 5
@@ -110,7 +116,7 @@ def test_every_recipe_is_of_the_trainers_fields() -> None:
     for entry in REGISTRY.values():
         for name, preset in entry.presets.items():
             assert preset.recipe.keys() <= FIELDS, f"{entry.name} {name}"
-            lmbda = preset.recipe.get("lmbda", 0.013)
+            lmbda = preset.recipe.get("lmbda") or [0.013]
             values = {**preset.recipe, "lmbda": lmbda[0] if isinstance(lmbda, list | tuple) else lmbda}
             TrainConfig(**{**values, "data": ["a"], "out": "o"})
 

@@ -34,8 +34,13 @@ def test_pictures_are_decoded_once_and_every_tenth_is_held_out(photo: Photo, tmp
     assert len(again.training) == 12
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").iterdir()} == stamps
 
+    (tmp_path / "cache" / next(p.name for p in stamps if p.suffix == ".u8")).unlink()  # its index alone is no cache
+    assert np.array_equal(load_pictures([tmp_path / "p"], tmp_path / "cache", 64).training[0], pieces[0])
+
     save(tmp_path / "p", "03.png", photo[:64, :64])
-    assert load_pictures([tmp_path / "p"], tmp_path / "cache", 64).training[3].shape == (64, 64, 3)
+    changed = load_pictures([tmp_path / "p"], tmp_path / "cache", 64)
+    assert changed.training[3].shape == (64, 64, 3)
+    assert again.identity == found.identity != changed.identity
 
 
 def test_upright_and_alpha(photo: Photo, tmp_path: Path) -> None:

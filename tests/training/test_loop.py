@@ -3,6 +3,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 import lichen
 from lichen.errors import LichenError
+from lichen.layers.batch_norm import BatchNorm
 from lichen.models import REGISTRY, create, hu2020, minnen2018
 from lichen.models.base import Preset
 from lichen.models.weights import identity, read
@@ -131,9 +133,9 @@ def test_stop_and_resume_is_bit_identical(tiny_config: Configure) -> None:
     assert train(paused, console=quiet()) is not None
     assert checkpoint(paused)["step"] == 1
     for _ in range(3):
-        train(saved_config(paused.out), resume=True, console=quiet())
+        train(saved_config(paused.out, {"pause_after": 1e-6}), resume=True, console=quiet())
     assert checkpoint(paused)["step"] == 4
-    train(saved_config(paused.out, {"pause_after": 100.0}), resume=True, console=quiet())
+    train(saved_config(paused.out), resume=True, console=quiet())  # a pause belongs to its run alone
     assert checkpoint(paused)["step"] == 12
     assert weights(paused) == weights(through)
     one, other = checkpoint(through), checkpoint(paused)
@@ -145,6 +147,24 @@ def test_stop_and_resume_is_bit_identical(tiny_config: Configure) -> None:
             [{k: row[k] for k in ("step", "loss", "bpp", "psnr")} for row in rows(c, split)] for c in (through, paused)
         ]
         assert learned[0] == [row for row in learned[1] if row["step"] in ("0", "4", "8", "12")]
+
+
+def test_other_pictures_and_another_checkpoint(tiny_config: Configure, folder: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    shutil.copytree(folder, pictures)
+    config = dataclasses.replace(tiny_config("run", 5, pause_after=1e-6), data=[str(pictures)])
+    train(config, console=quiet())
+    remarks = []
+    for _ in range(3):
+        console = quiet()
+        train(saved_config(config.out, {"pause_after": 1e-6}), resume=True, console=console)
+        remarks.append("the pictures are not those it began with" in console.file.getvalue())  # type: ignore[attr-defined]
+        if len(remarks) == 1:
+            shutil.copy(pictures / "0.png", pictures / "one-more.png")
+    assert remarks == [False, True, False]
+    torch.save({**checkpoint(config), "model": {}}, Path(config.out) / "checkpoint.pt")
+    with pytest.raises(LichenError, match="is not of this training"):
+        train(saved_config(config.out), resume=True, console=quiet())
 
 
 def test_a_finished_training_stays_as_it_is(tiny_config: Configure) -> None:
@@ -279,14 +299,16 @@ class Own(minnen2018.Minnen2018):
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
-        self.norm = nn.BatchNorm2d(3)
+        self.norm, self.ours = nn.BatchNorm2d(3), BatchNorm(3)
         self.done: list[float] = []
         self.dtypes: set[torch.dtype] = set()
+        self.states: list[tuple[bool, bool]] = []
 
     def own_loss(self, x: Tensor, quality: Any, lmbda: Tensor, done: float) -> tuple[Tensor, Tensor, Tensor]:
         self.done.append(done)
         x_hat, bits = self(x, quality)
-        x_hat = x_hat + 0 * self.norm(x)
+        x_hat = x_hat + 0 * (self.norm(x) + self.ours(x))
+        self.states.append((self.norm.training, self.ours.training))
         self.dtypes.add(self.g_a[0](x).dtype)
         bpp = sum(bits.values()) / x[0, 0].numel()
         return ((x_hat - x).abs().mean() * 100 + bpp.mean()) * (1 + done), bpp, x_hat
@@ -307,6 +329,8 @@ def test_a_loss_of_its_own(tiny_config: Configure, monkeypatch: pytest.MonkeyPat
     trained = next(m for m in made if len(m.done) == 40)
     assert trained.done == [k / 40 for k in range(40)]
     assert trained.dtypes == {torch.bfloat16}
+    assert set(trained.states) == {(True, True)}
+    assert any(set(m.states) == {(False, False)} for m in made)  # validation, as in use
     state = read(Path(config.out) / "weights.safetensors").state_dict()
     assert int(state["norm.num_batches_tracked"]) == 40  # counted by training alone, not by validation
 

@@ -271,4 +271,5 @@ def _cell(study: Study, test: str, anchor: str, metric: str) -> str:
         d = study.compare(test, anchor, metric)
     except CurveError:
         return "-"
-    return f"{d.rate.value:+.1f} % ({d.rate.low:.1f} to {d.rate.high:.1f} dB)"
+    some = f", {d.pictures} pictures" if d.pictures not in (None, study.pictures) else ""
+    return f"{d.rate.value:+.1f} % ({d.rate.low:.1f} to {d.rate.high:.1f} dB{some})"

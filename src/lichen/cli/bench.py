@@ -34,7 +34,12 @@ def add_parser(commands: Any) -> None:
         "--codec", action="append", default=[], metavar="T", help="'name:encoder {in} {out} {q}:decoder {in} {out}'"
     )
     what.add_argument(
-        "--weights", action="append", default=[], nargs="+", metavar="NAME FILE", help="weights of Lichen's, by a name"
+        "--weights",
+        action="append",
+        default=[],
+        nargs="+",
+        metavar="NAME FILE",
+        help="weights that Lichen's trainer wrote, under a name",
     )
     what.add_argument("--every", type=_positive, default=1, metavar="N", help="only every Nth picture")
     what.add_argument(
@@ -45,18 +50,24 @@ def add_parser(commands: Any) -> None:
     how = p.add_argument_group("how")
     how.add_argument("--store", default="results/bench.jsonl", metavar="FILE", help="results (default: %(default)s)")
     how.add_argument("--again", action="append", default=[], metavar="CODEC", help="measure this codec anew")
-    how.add_argument("--processes", type=_positive, metavar="N", help="for rates and qualities (default: one a core)")
+    how.add_argument("--processes", type=_positive, metavar="N", help="for rates and qualities (default: one per core)")
     how.add_argument("--timed", type=int, default=2, metavar="N", help="pictures to take times on (default 2, 0: none)")
-    how.add_argument("--repeats", type=_positive, default=3, metavar="N", help="runs a time is the median of")
-    how.add_argument("--threads", type=_positive, default=1, metavar="N", help="of Lichen, when timed (default 1)")
     how.add_argument(
-        "--cluster", metavar="ADDRESS", help="of a Ray cluster for rates and qualities ('local': one here)"
+        "--repeats", type=_positive, default=3, metavar="N", help="runs whose median is a time (default 3)"
+    )
+    how.add_argument(
+        "--threads", type=_positive, default=1, metavar="N", help="threads of Lichen while it is timed (default 1)"
+    )
+    how.add_argument(
+        "--cluster", metavar="ADDRESS", help="have a Ray cluster measure rates and qualities ('local': one here)"
     )
     out = p.add_argument_group("what to write")
     out.add_argument("--report", metavar="FILE", help="one HTML page")
     out.add_argument("--markdown", metavar="FILE", help="tables")
     out.add_argument("--figures", metavar="DIR", help="curves as PNG and SVG")
-    out.add_argument("--anchor", default="jpeg-420", metavar="CODEC", help="of BD-rates (default: %(default)s)")
+    out.add_argument(
+        "--anchor", default="jpeg-420", metavar="CODEC", help="what BD-rates are against (default: %(default)s)"
+    )
     out.add_argument("--pictures", type=int, default=2, metavar="N", help="to look at in the report (default 2)")
     p.set_defaults(run=run)
 

@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
     p = commands.add_parser("encode", help="pictures to .lichen files", description="Encode pictures.")
     files.add_arguments(p, "pictures of any kind that Pillow reads", "the file to write")
     p.add_argument("--model", default=None, metavar="NAME", help="a model of `lichen models` (default: light)")
+    p.add_argument("--preset", default=None, metavar="NAME", help="one of its presets (default: the one that ships)")
     target = p.add_mutually_exclusive_group()
     target.add_argument(
         "-q", "--quality", type=_quality, default=None, metavar="Q", help="1 (smallest) to 100 (best), default 75"
@@ -40,7 +41,7 @@ def add_parser(commands: Any) -> None:
         "--objective",
         choices=["mse", "ms-ssim"],
         default="mse",
-        help="which of the weights that ship: trained for the squared error (the default), or for MS-SSIM",
+        help="take the weights that ship for the squared error (the default), or those for MS-SSIM",
     )
     p.add_argument("--strip", action="store_true", help="leave out ICC profile, EXIF and XMP; colours become sRGB's")
     p.set_defaults(run=run)
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
         options = {name: getattr(args, name) for name in OPTIONS}
         alone = pictures == 1 and not args.cluster
-        model = load(args.model, objective=args.objective, weights=args.weights)
+        model = load(args.model, preset=args.preset, objective=args.objective, weights=args.weights)
         return Encoding(model, options, bar=alone and args.effort > 0)
 
     return files.run(args, SUFFIX, readable_suffixes() - {SUFFIX}, work)

@@ -53,12 +53,12 @@ def add_arguments(p: argparse.ArgumentParser, what: str, into: str) -> None:
         metavar="N",
         help="refuse larger pictures; 0: none is too large",
     )
-    p.add_argument("--threads", type=_positive, metavar="N", help="processor threads (default: one a core)")
+    p.add_argument("--threads", type=_positive, metavar="N", help="processor threads (default: one per core)")
     where = p.add_mutually_exclusive_group()
     where.add_argument(
-        "-j", "--jobs", type=_positive, metavar="N", help="pictures at a time (default: one a thread, 8 at most)"
+        "-j", "--jobs", type=_positive, metavar="N", help="pictures at a time (default: one per thread, 8 at most)"
     )
-    where.add_argument("--cluster", metavar="ADDRESS", help="of a Ray cluster that does it ('local': one here)")
+    where.add_argument("--cluster", metavar="ADDRESS", help="have a Ray cluster do it ('local': one here)")
 
 
 def pixels(text: str) -> int | None:

@@ -17,14 +17,16 @@ def add_parser(commands: Any) -> None:
         help="latents, means, scales and what is left of a picture in them",
         description="Look inside a model on one picture: a figure and numbers.",
     )
-    p.add_argument("picture", metavar="PICTURE", help="of any kind that Pillow reads")
+    p.add_argument("picture", metavar="PICTURE", help="any kind that Pillow reads")
     p.add_argument("--model", metavar="NAME", help="a model of `lichen models` (default: light)")
-    p.add_argument("--weights", metavar="FILE", help="weights that Lichen's trainer wrote")
+    p.add_argument("--preset", metavar="NAME", help="one of its presets (default: the one that ships)")
+    p.add_argument("--objective", choices=["mse", "ms-ssim"], default="mse", help="as for encode (default: mse)")
+    p.add_argument("--weights", metavar="FILE", help="weights that Lichen's trainer wrote, in place of those that ship")
     p.add_argument("-q", "--quality", type=float, default=50.0, metavar="Q", help="1 to 100 (default 50)")
     p.add_argument("-o", "--output", metavar="FILE", help="the figure (default: PICTURE-inside.png here)")
     p.add_argument("--channels", type=int, default=3, metavar="N", help="channels to draw, those of most bits")
     p.add_argument("--json", action="store_true", help="the numbers as JSON")
-    p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: one a core)")
+    p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: one per core)")
     p.set_defaults(run=run)
 
 
@@ -38,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
         raise files.UsageError(f"quality {args.quality:g} is not between 1 and 100")
     files.set_threads(args.threads)
     picture = pixels(args.picture)
-    found = look.look(picture, load(args.model, weights=args.weights), args.quality)
+    model = load(args.model, preset=args.preset, objective=args.objective, weights=args.weights)
+    found = look.look(picture, model, args.quality)
     target = Path(args.output or f"{Path(args.picture).stem}-inside.png")
     look.draw(found, picture, target, args.channels)
     numbers = found.numbers()

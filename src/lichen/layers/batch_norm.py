@@ -12,8 +12,9 @@ class BatchNorm(nn.Module):
 
     Source: Ioffe, Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
     shift", ICML 2015. In training mean and variance are the batch's, and the running ones move towards them by
-    1 - decay; in eval mode they are the running ones. These are parameters without a gradient and not buffers, so that
-    a weights file in half precision holds exactly what its identity was made of, and averages of weights average them.
+    1 - decay, but not for a batch that has blown up; in eval mode they are the running ones. These are parameters
+    without a gradient and not buffers, so that a weights file in half precision holds exactly what its identity was
+    made of, and averages of weights average them.
     """
 
     def __init__(self, channels: int, decay: float = 0.9) -> None:
@@ -25,4 +26,11 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any size; ValueError in training where a channel has one value only."""
-        return F.batch_norm(x, self.mean, self.var, self.weight, self.bias, self.training, 1 - self.decay, 1e-5)
+        mean, var = self.mean.clone(), self.var.clone()
+        y = F.batch_norm(x, mean, var, self.weight, self.bias, self.training, 1 - self.decay, 1e-5)
+        if self.training:
+            with torch.no_grad():
+                usable = mean.isfinite().all() & var.isfinite().all()
+                self.mean.copy_(torch.where(usable, mean, self.mean))
+                self.var.copy_(torch.where(usable, var, self.var))
+        return y

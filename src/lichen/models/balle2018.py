@@ -35,7 +35,7 @@ from torch import nn
 from lichen.layers.gain import Gain
 from lichen.layers.gdn import GDN, SimplifiedGDN
 from lichen.layers.spectral_conv import SpectralConv2d, SpectralConvTranspose2d
-from lichen.models.base import PlainModel, Preset
+from lichen.models.base import PAPERS, PlainModel, Preset
 from lichen.priors.deep_factorized import FactorizedPrior
 
 Activation = Literal["gdn", "simplified-gdn", "relu", "leaky-relu", "tanh"]
@@ -63,7 +63,7 @@ class Config:
             raise ValueError(f"N = {self.N}, M = {self.M}: widths have to be positive")
 
 
-RECIPE = {"lmbda": (0.01,), "batch": 8, "crop": 256, "lr": 1e-4, "steps": 1_000_000}
+RECIPE = {**PAPERS, "lmbda": (0.01,), "batch": 8, "crop": 256, "lr": 1e-4, "steps": 1_000_000}
 
 
 def _published(activation: Activation, N: int, what: str) -> Preset:

@@ -18,6 +18,9 @@ from lichen.coding.coder import Coder, Meter
 from lichen.layers.gain import lmbda_between
 from lichen.priors.conditional import Latents
 
+PAPERS: Mapping[str, Any] = {"schedule": "constant", "warmup": 0, "betas": (0.9, 0.999), "hard_every": 0}
+"""What the papers' recipes have in common: Adam as it comes at a constant rate, crops as they are."""
+
 
 @dataclass(frozen=True)
 class Preset:

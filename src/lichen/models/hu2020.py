@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from lichen.layers.gain import Gain, level_weights, lmbda_between
 from lichen.layers.gdn import GDN
 from lichen.layers.resampling import depth_to_space, space_to_depth
-from lichen.models.base import Model, Preset
+from lichen.models.base import PAPERS, Model, Preset
 from lichen.priors.coarse_to_fine import CoarseToFinePrior, MeanAndScale, joined
 from lichen.priors.window import AROUND5, WindowConv, WindowPredictor
 from lichen.priors.zero_mean import ZeroMeanNormal
@@ -90,10 +90,10 @@ def _small(summary: str, hyper: Hyper = "signal-preserving", reconstruction: Rec
     return Preset(Config(40, 96, 32, 32, 32, 16, hyper, reconstruction, levels=4), summary)
 
 
-_RECIPE = {"batch": 16, "crop": 256, "lr": 1e-4, "steps": 550_000, "clip": 10.0}
+_RECIPE = {**PAPERS, "batch": 16, "crop": 256, "lr": 1e-4, "steps": 550_000, "clip": 10.0}
 
 PRESETS = {
-    "low": Preset(Config(), "as published for low rates: N = 192", _RECIPE),
+    "low": Preset(Config(), "as published for low rates: N = 192", {**_RECIPE, "lmbda": ()}),
     "high": Preset(
         Config(384, 384, 384, K=512), "as published for high rates: N = 384", {**_RECIPE, "lmbda": (0.016,)}
     ),

@@ -53,7 +53,7 @@ from lichen.layers.bounds import straight_through
 from lichen.layers.convolutions import conv, deconv
 from lichen.layers.gain import Gain, lmbda_between
 from lichen.layers.gdn import GDN
-from lichen.models.base import Model, Preset
+from lichen.models.base import PAPERS, Model, Preset
 from lichen.priors import gaussian
 from lichen.priors.joint import JointPrior
 from lichen.priors.window import ABOVE4, WindowConv, WindowHead
@@ -81,7 +81,7 @@ class Config:
 def _published(cfg: Config, *lambdas: float) -> Preset:
     widths = f"N = {cfg.N}, M = {cfg.M1}" + (f" + {cfg.M2}" if cfg.M2 else "")
     lmbda = tuple(round((1 - v) / (650 * v), 5) for v in lambdas)
-    recipe = {"lmbda": lmbda, "batch": 8, "crop": 256, "lr": 5e-5, "steps": 7_000_000}
+    recipe = {**PAPERS, "lmbda": lmbda, "batch": 8, "crop": 256, "lr": 5e-5, "steps": 7_000_000}
     return Preset(cfg, f"as published for lambda = {', '.join(map(str, lambdas))}: {widths}", recipe)
 
 

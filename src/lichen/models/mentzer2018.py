@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from lichen.layers.batch_norm import BatchNorm
 from lichen.layers.ms_ssim import ms_ssim_error
-from lichen.models.base import Model, Preset
+from lichen.models.base import PAPERS, Model, Preset
 from lichen.priors.symbols import SymbolPrior
 
 MEAN = (121.85, 113.59, 100.64)  # of R, G, B in ImageNet's pixels, 0..255
@@ -62,7 +62,7 @@ class Config:
             raise ValueError(f"{self}: C, n / 2, groups and features have to be at least 1, and L at least 2")
 
 
-_RECIPE = {"batch": 30, "crop": 160, "lr": 8e-5}
+_RECIPE = {**PAPERS, "batch": 30, "crop": 160, "lr": 8e-5}
 
 PRESETS = {
     "low": Preset(Config(32, 0.4), "as published for low rates: 0.4 bits a symbol, 32 channels", _RECIPE),

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from lichen.layers.convolutions import conv, deconv
 from lichen.layers.gain import Gain
 from lichen.layers.gdn import GDN
-from lichen.models.base import PlainModel, Preset
+from lichen.models.base import PAPERS, PlainModel, Preset
 from lichen.priors import gaussian
 from lichen.priors.deep_factorized import DeepFactorized, FactorizedPrior
 from lichen.priors.joint import JointPrior
@@ -69,7 +69,7 @@ LMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025, 0.0483, 0.0932, 0.18)
 
 
 def _presets(prior: Prior, low: int) -> dict[str, Preset]:
-    recipe = {"batch": 16, "crop": 256, "lr": 1e-4, "steps": 5_000_000}
+    recipe = {**PAPERS, "batch": 16, "crop": 256, "lr": 1e-4, "steps": 5_000_000}
     split = 5 if low == 128 and prior != "mean-scale" else 4
     return {
         "low": Preset(Config(prior, low, 192), f"as published for low rates: N = {low}, M = 192",

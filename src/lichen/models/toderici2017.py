@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from lichen.layers.bounds import straight_through
 from lichen.layers.gain import lmbda_between
 from lichen.layers.recurrent import CELLS
-from lichen.models.base import Model, Preset
+from lichen.models.base import PAPERS, Model, Preset
 from lichen.priors.binary import BinaryPrior
 
 Cell = Literal["lstm", "associative-lstm", "gru", "residual-gru"]
@@ -76,7 +76,7 @@ class Config:
 def _published(cell: Cell, reconstruction: Reconstruction, what: str) -> Preset:
     # the paper trains on tiles of 32x32; the trainer's crops are multiples of 64
     return Preset(Config(cell, reconstruction), f"{what}, {reconstruction} reconstruction: 16 iterations of 32 maps",
-                  {"batch": 32, "crop": 64, "lr": 5e-4, "steps": 1_000_000})  # fmt: skip
+                  {**PAPERS, "batch": 32, "crop": 64, "lr": 5e-4, "steps": 1_000_000})  # fmt: skip
 
 
 PRESETS = {
@@ -92,7 +92,6 @@ PRESETS = {
     "small": Preset(
         Config("residual-gru", "one-shot", 8, 32, (16, 32, 64, 64), (64, 96, 96, 32, 16), (1, 1, 1, 1), 20),
         "trains on two cores: 8 iterations of 32 maps",
-        {"batch": 8, "crop": 64, "lr": 1e-3},
     ),
 }
 

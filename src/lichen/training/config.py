@@ -76,7 +76,7 @@ class TrainConfig:
                 raise ConfigError(f"{name} {value} has to be above 0")
         if not self.rescale >= 1:
             raise ConfigError(f"rescale {self.rescale} has to be at least 1")
-        for name in ("warmup", "hard_every"):
+        for name in ("warmup", "hard_every", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} {getattr(self, name)} has to be 0 or more")
         if self.minutes is not None and self.steps is not None:
@@ -126,9 +126,11 @@ def resolve(config: TrainConfig) -> TrainConfig:
             raise ConfigError(f"{holds}, not of {wanted}: name what it holds (--model, --preset)")
         preset = fits[0] if preset is None else preset
     preset = next(iter(entry.presets)) if preset is None else preset
-    own = create(entry.name, preset).own_loss
-    if own is not None and config.objective != "mse":
+    net = create(entry.name, preset)
+    if net.own_loss is not None and config.objective != "mse":
         raise ConfigError(f"{entry.name} is trained for an objective of its own: leave --objective out")
+    if config.compile and (net.own_loss or net.staged) is not None:
+        raise ConfigError(f"what {entry.name} does in training cannot be compiled: leave --compile out")
     lmbda = DEFAULT_LMBDA[config.objective] if config.lmbda is None else config.lmbda
     return dataclasses.replace(config, preset=preset, lmbda=lmbda)
 
@@ -143,9 +145,9 @@ def new_config(given: Mapping[str, Any], processes: int = 1) -> TrainConfig:
     """The configuration of a new training from what was given, above the recipe of a paper where that is asked for.
 
     A paper's batch is divided among the processes. Raises ConfigError where the recipe leaves a choice or does not
-    exist, and as `resolve` does.
+    exist, for a lmbda that means nothing to the model, and as `resolve` does.
     """
-    from lichen.models import find
+    from lichen.models import create, find
 
     for name in ("data", "out"):
         if not given.get(name):
@@ -164,6 +166,8 @@ def new_config(given: Mapping[str, Any], processes: int = 1) -> TrainConfig:
         if "lmbda" not in given and given.get("objective", "mse") != recipe.get("objective", "mse"):
             raise ConfigError(f"the recipe is not for {given['objective']}: choose its lmbda with --lmbda")
         if isinstance(recipe.get("lmbda"), list | tuple) and "lmbda" not in given:
+            if not recipe["lmbda"]:
+                raise ConfigError(f"no lmbda is published for preset {preset} of {entry.name}: choose with --lmbda")
             choice = ", ".join(f"{v:g}" for v in recipe["lmbda"])
             raise ConfigError(f"the paper trained a network for each lmbda of {choice}: choose with --lmbda")
         if "batch" in recipe and "batch" not in given:
@@ -177,18 +181,25 @@ def new_config(given: Mapping[str, Any], processes: int = 1) -> TrainConfig:
     unknown = values.keys() - {f.name for f in dataclasses.fields(TrainConfig)}
     if unknown:
         raise ConfigError(f"the trainer knows no {', '.join(sorted(unknown))}")
-    return resolve(TrainConfig(**values))
+    config = resolve(TrainConfig(**values))
+    if given.get("lmbda") is not None:
+        net = create(config.model, config.preset)
+        if net.variable_rate:
+            raise ConfigError(f"{config.model} {config.preset} is trained for all qualities at once: leave --lmbda out")
+        if net.own_loss is not None:
+            raise ConfigError(f"{config.model} is trained for an objective of its own: leave --lmbda out")
+    return config
 
 
 def saved_config(out: str | os.PathLike[str], given: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The configuration of the training in `out`, with what was given for this run.
+    """The configuration of the training in `out`, with what was given for this run; a pause was that of another.
 
     Raises ConfigError where there is none, it cannot be read, or what was given contradicts it.
     """
     path, given = Path(out) / CONFIG_FILE, {} if given is None else given
     try:
         saved = json.loads(path.read_text())
-        config = TrainConfig(**{**saved, "out": str(out)})
+        config = TrainConfig(**{**saved, "out": str(out), "pause_after": None})
     except FileNotFoundError:
         raise ConfigError(f"there is no training in {out} to go on with: train without --resume first") from None
     except (OSError, ValueError, TypeError) as e:

@@ -58,6 +58,7 @@ class Pictures:
 
     training: list[Pixels]
     held_out: list[Pixels]
+    identity: str = ""  # of their number, order and sizes
 
 
 def load_pictures(
@@ -74,7 +75,7 @@ def load_pictures(
     stamp = "\n".join(f"{p.resolve()} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in paths)
     name = hashlib.sha256(stamp.encode()).hexdigest()[:16]
     pixels, index = cache / f"{name}.u8", cache / f"{name}.json"
-    if not index.exists():
+    if not (index.exists() and pixels.exists()):
         sizes = _read_headers(paths)
         _check_sizes(paths, sizes, crop)
         total = sum(w * h for w, h in sizes)
@@ -85,7 +86,8 @@ def load_pictures(
             _decode_all(paths, pixels, index)
         except OSError as e:
             raise DataError(f"{cache} cannot hold the decoded pictures ({e}): give another folder with --cache") from e
-    places = json.loads(index.read_text())
+    listed = index.read_text()
+    places = json.loads(listed)
     flat = np.memmap(pixels, np.uint8, "r")
     pictures = [flat[o : o + h * w * 3].reshape(h, w, 3) for o, h, w in places]
     _check_sizes(paths, [(w, h) for _, h, w in places], crop)
@@ -93,6 +95,7 @@ def load_pictures(
     return Pictures(
         [v for i, v in enumerate(pictures) if i % every != every - 1],
         [v for i, v in enumerate(pictures) if i % every == every - 1],
+        hashlib.sha256(listed.encode()).hexdigest()[:16],
     )
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from lichen.container import write_atomic
 from lichen.errors import LichenError
 from lichen.interrupt import asked_to_stop
+from lichen.layers.batch_norm import BatchNorm
 from lichen.layers.ms_ssim import ms_ssim_error
 from lichen.models import create
 from lichen.models.base import Model
@@ -91,7 +92,7 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> tuple[
             pictures = load_pictures(config.data, Path(config.cache), config.crop, report.say)
 
         torch.manual_seed(step_seed(config.seed))
-        training = Training(config, pictures if state is None else None)
+        training = Training(config, pictures, begin=state is None)
         net, at, running = training.net, training.at, training.running
         objective = TrainingLoss(net, config.objective, training.lmbda).train()
         model, opt = fabric.setup(objective, training.optimizer)
@@ -101,6 +102,8 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> tuple[
             if state.get("processes", processes) != processes:
                 was = f"{state['processes']} processes of {config.batch} crops a step"
                 report.say(f"this training ran in {was} and goes on in {processes}")
+            if state.get("pictures", pictures.identity) != pictures.identity:
+                report.say("the pictures are not those it began with: it goes on with others, held-out ones included")
 
         log = None
         if rank == 0:
@@ -256,7 +259,7 @@ def validate(
     crops = random_crops(pictures.held_out, VALIDATION_CROPS, size, [7])
     objective.train()
     for module in objective.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BatchNorm | nn.modules.batchnorm._BatchNorm):
             module.eval()
     rows, shown = [], []
     torch.manual_seed(0)
@@ -313,12 +316,12 @@ class Average:
 class Training:
     """What a checkpoint holds: a network, its average, its optimizer, and how far it is."""
 
-    def __init__(self, config: TrainConfig, pictures: Pictures | None) -> None:
-        """At its start where there are pictures; else about to be loaded."""
+    def __init__(self, config: TrainConfig, pictures: Pictures, begin: bool) -> None:
+        """At its start; or about to be loaded."""
         assert config.lmbda is not None
-        self.config, self.lmbda = config, config.lmbda
+        self.config, self.lmbda, self.pictures = config, config.lmbda, pictures.identity
         self.net = create(config.model, config.preset)
-        if pictures is not None:
+        if begin:
             _begin(self.net, config, pictures)
         _channels_last(self.net)
         if config.compile:
@@ -329,10 +332,13 @@ class Training:
         self.at, self.running = At(), dict[str, float]()  # running means of loss, bpp, PSNR
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over a checkpoint, on whatever device it is now."""
-        self.net.load_state_dict(state["model"])
-        self.average.load(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Take over a checkpoint, on whatever device it is now. LichenError where it is another model's."""
+        try:
+            self.net.load_state_dict(state["model"])
+            self.average.load(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, ValueError, RuntimeError) as e:
+            raise LichenError(f"the checkpoint in {self.config.out} is not of this training ({e})") from e
         for p, tensors in self.optimizer.state.items():
             for k, v in tensors.items():
                 if v.shape == p.shape:  # laid out as its parameter is, which fused kernels rely on
@@ -350,6 +356,7 @@ class Training:
             "seconds": self.at.seconds,
             "running": self.running,
             "processes": processes,
+            "pictures": self.pictures,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
