@@ -24,7 +24,7 @@ from pages import TableError, body, replaced
 from lichen.benchmark import headlines, report
 from lichen.benchmark.bd import CurveError
 from lichen.benchmark.report import PUBLISHED, Study
-from lichen.benchmark.runner import Row, Store
+from lichen.benchmark.runner import Store
 
 CHECKS = (
     ("jpeg-420", "jpeg-420"),
@@ -37,12 +37,6 @@ CHECKS = (
     ("x265-444", "hm"),
 )
 """Measured here, and who published the same."""
-
-
-def latest(rows: list[Row]) -> list[Row]:
-    """Rows of each codec's last version alone."""
-    version = {r.codec: r.version for r in rows}
-    return [r for r in rows if r.version == version[r.codec]]
 
 
 def checks(study: Study) -> str:
@@ -97,7 +91,7 @@ def main() -> int:
     p.add_argument("--page", default="docs/benchmark.md", help="the page to fill (default: %(default)s)")
     p.add_argument("--only", nargs="+", metavar="CODEC", help="replace the lines of these, leave the others'")
     args = p.parse_args()
-    rows = latest([r for r in Store(args.store).rows.values() if r.image.startswith("kodim")])
+    rows = [r for r in Store(args.store).rows.values() if r.image.startswith("kodim")]
     study = Study("kodak", rows)
     text = Path(args.page).read_text(encoding="utf-8")
     text = fill(text, "headlines", headlines.markdown(Study("kodak", [r for r in rows if r.codec != "lichen-ms-ssim"])))

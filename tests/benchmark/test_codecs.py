@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from lichen.benchmark import codecs, metrics
 from lichen.benchmark.codecs import CodecError, LichenCodec
@@ -50,6 +51,18 @@ def test_lichen_of_variable_rate(tiny_light, photo):
     picture = np.ascontiguousarray(photo[:100, :120])
     assert codec.decode(codec.encode(picture, 50.0)).shape == picture.shape
     assert tiny_light.name in codec.version
+
+
+def test_threads_are_set_at_every_use(tiny_light, photo):
+    codec, before = LichenCodec(tiny_light), torch.get_num_threads()
+    _ = codec.version
+    codec.threads = before + 1
+    try:
+        codec.decode(codec.encode(np.ascontiguousarray(photo[:64, :64]), 50.0))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    assert codec.trained_for == "MSE"
 
 
 def test_lichen_of_one_quality_a_file(tmp_path, photo):

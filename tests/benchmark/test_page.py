@@ -35,7 +35,9 @@ def report(photo, tmp_path_factory):
         for i in (1, 13)
     ]  # fmt: skip
     notes = ["vtm-444 was not measured: EncoderApp is not on PATH </script><b>"]
-    made = page.Report([study, made_up.study(6, "mine")], notes=notes, tables=analyses.tables([study]), viewer=viewer)
+    made = page.Report(
+        [study, made_up.study(6, "mine")], notes=notes, tables=analyses.tables([study], {}), viewer=viewer
+    )
     path = tmp_path_factory.mktemp("report") / "out.html"
     page.write(made, path)
     return path

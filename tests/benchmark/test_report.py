@@ -50,6 +50,13 @@ def test_a_codec_on_some_pictures_is_compared_on_those():
     assert line.count(" dB, 8 pictures)") == 2
 
 
+def test_of_several_versions_the_last_one_counts():
+    old = [dataclasses.replace(r, version="old", bpp=9 * r.bpp) for r in made_up.rows() if r.codec == "webp"]
+    study = Study("kodak", [*old, *made_up.rows()])
+    assert study.versions["webp"] == "webp 1.0" and study.points("webp")[0].pictures == 24
+    assert study.compare("webp", "jpeg-420").rate.value == pytest.approx(-25)
+
+
 def test_settings_that_failed_somewhere_are_left_out_and_named():
     study = Study("kodak", made_up.rows()[:-1])
     assert len(study.points("lichen")) == 4
@@ -78,7 +85,8 @@ def test_markdown_has_a_table_an_anchor():
 
 
 def test_analyses():
-    cross, priors = analyses.tables([made_up.study()])
+    own = {"lichen": analyses.Weights("light", "MSE"), "webp": analyses.Weights("light", "MS-SSIM")}
+    cross, priors = analyses.tables([made_up.study()], own)
     by_name = {r[0]: r for r in cross.rows}
     mse, ssim = (by_name[f"joint-compressai-{loss} (published)"] for loss in ("mse", "msssim"))
 
@@ -86,11 +94,14 @@ def test_analyses():
         return float(cell.split()[0])
 
     assert value(mse[2]) < value(ssim[2]) and value(mse[3]) > value(ssim[3])  # each is best at what it was trained for
-    assert "lichen" in by_name
+    assert (by_name["lichen"][1], by_name["webp"][1]) == ("MSE", "MS-SSIM") and "jpeg-420" not in by_name
     rates = [value(r[1]) for r in priors.rows if r[1] != "-"]
     assert priors.rows[-1][0] == "lichen" and value(priors.rows[-1][3])
+    assert len(priors.rows) == len(analyses.PRIORS) + 1
+    named = analyses.ablation(made_up.study(), {"lichen": analyses.Weights("minnen2018-joint", "MSE")})
+    assert [r[3] for r in named.rows][-1] == priors.rows[-1][3] and len(named.rows) == len(analyses.PRIORS)
     assert rates == sorted(rates, reverse=True)
-    assert analyses.tables([made_up.study(name="mine")]) == []
+    assert analyses.tables([made_up.study(name="mine")], {}) == []
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import pytest
 from PIL import Image
@@ -76,11 +77,46 @@ def test_limits(pictures, tmp_path):
         (["--limit", "webp"], "CODEC=N"),
         (["--weights", "name"], "names no file"),
         (["--codecs", "bpg-444"], "no codec can run here"),
+        (["--codecs", "webp", "--codec", "x:enc ' {in} {out}:dec {in} {out}"], "no command line: No closing quotation"),
+        (["--codecs", "webp", "--again", "wepb"], "--again wepb: no such codec is measured, but webp"),
+        (["--codecs", "webp", "--limit", "wepb=2"], "--limit wepb: no such codec"),
+        (["--codecs", "webp", "--anchor", "wepb"], "--anchor wepb: no codec is called so"),
+        (["--codecs", "webp", "--report", "."], "--report . cannot be written"),
+        (["--codecs", "webp", "--figures", __file__], "cannot be written (File exists)"),
+        (["--codecs", "webp", "--markdown", f"{__file__}/x.md"], "x.md cannot be written (File exists)"),
     ],
 )
 def test_refusals_are_a_sentence(pictures, tmp_path, capsys, options, word):
     assert bench(pictures, tmp_path, *options) == 1
     assert word in capsys.readouterr().err
+
+
+def test_a_codec_that_breaks_ends_its_own_measurements_alone(pictures, tmp_path, capsys):
+    script = tmp_path / "copy.py"
+    script.write_text("import sys, shutil; shutil.copy(sys.argv[1], sys.argv[2])")
+    script = f"{sys.executable} {script} {{in}} {{out}}"
+    nothing = f"{sys.executable} -c 'import sys; open(sys.argv[1], chr(119))' {{out}} {{in}}"
+    codecs = [
+        "--codecs",
+        "jpeg-420",
+        "--codec",
+        f"broken:{script}:{nothing}:1,2",
+        "--markdown",
+        str(tmp_path / "a/b.md"),
+    ]
+    assert bench(pictures, tmp_path, *codecs, "--every", "2", "--processes", "2") == 1
+    said = capsys.readouterr()
+    assert "broken 1 on 0.png: UnidentifiedImageError" in said.err and "Traceback" not in said.err
+    assert "jpeg-420" in (tmp_path / "a" / "b.md").read_text()
+    assert {r.codec for r in Store(tmp_path / "s.jsonl").rows.values()} == {"jpeg-420"}
+
+
+def test_again_of_a_group(pictures, tmp_path):
+    options = ["--codecs", "jpeg", "--every", "3", "--no-ms-ssim"]
+    assert bench(pictures, tmp_path, *options) == 0
+    lines = len((tmp_path / "s.jsonl").read_text().splitlines())
+    assert bench(pictures, tmp_path, *options, "--again", "jpeg", "--timed", "0") == 0
+    assert len((tmp_path / "s.jsonl").read_text().splitlines()) == lines + 2 * 8
 
 
 def test_data_that_are_not_there(tmp_path, capsys):

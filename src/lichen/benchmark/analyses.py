@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from lichen.benchmark import codecs, look
 from lichen.benchmark.bd import CurveError
@@ -29,20 +30,27 @@ PRIORS = (
     ("context alone", "", "", "minnen2018-context"),
     ("context and hyperprior", "joint-neurips18-mse", "joint-compressai-mse", "minnen2018-joint"),
 )
-"""Prior, the paper's own points, CompressAI's training, and the beginning of what Lichen's weights are called."""
+"""Prior, the paper's own points, CompressAI's training, and Lichen's model."""
 
 
-def tables(studies: Iterable[Study]) -> list[Table]:
-    """Cross-metric evaluation and ablation of priors, for each set that has published curves."""
+class Weights(NamedTuple):
+    """What there is to know of a measured codec of Lichen's."""
+
+    model: str  # its name in the registry
+    trained_for: str  # MSE, MS-SSIM, ...
+
+
+def tables(studies: Iterable[Study], own: Mapping[str, Weights]) -> list[Table]:
+    """Cross-metric evaluation and ablation of priors, for each set that has published curves. own: by codec."""
     found = []
     for study in studies:
         if ANCHOR in study.published:
-            found += [cross_metric(study), ablation(study)]
+            found += [cross_metric(study, own), ablation(study, own)]
     return found
 
 
-def cross_metric(study: Study) -> Table:
-    """Systems trained for MSE and for MS-SSIM, each under both metrics; and what was measured here."""
+def cross_metric(study: Study, own: Mapping[str, Weights]) -> Table:
+    """Systems trained for MSE and for MS-SSIM, each under both metrics; and Lichen's that were measured here."""
     rows: list[Sequence[str]] = []
     for system in CROSS:
         for loss, title in (("mse", "MSE"), ("msssim", "MS-SSIM")):
@@ -50,9 +58,8 @@ def cross_metric(study: Study) -> Table:
             if label in study.published:
                 rows.append((label, title, rate(study, label, "psnr"), rate(study, label, "ms-ssim")))
     for codec in study.codecs:
-        if codec.startswith("lichen"):
-            loss = "MS-SSIM" if "ssim" in codec else "MSE"
-            rows.append((codec, loss, rate(study, codec, "psnr"), rate(study, codec, "ms-ssim")))
+        if codec in own:
+            rows.append((codec, own[codec].trained_for, rate(study, codec, "psnr"), rate(study, codec, "ms-ssim")))
     return Table(
         f"One metric against another ({study.name})",
         ("system", "trained for", "BD-rate by PSNR", "BD-rate by MS-SSIM"),
@@ -61,16 +68,16 @@ def cross_metric(study: Study) -> Table:
     )
 
 
-def ablation(study: Study) -> Table:
-    """Published systems that differ in the prior alone, and all of Lichen's that were measured here."""
-    own = [c for c in study.codecs if c.startswith("lichen")]
+def ablation(study: Study, own: Mapping[str, Weights]) -> Table:
+    """Published systems that differ in the prior alone, and all of Lichen's for MSE that were measured here."""
+    left = [c for c in study.codecs if c in own and own[c].trained_for == "MSE"]
     rows: list[Sequence[str]] = []
     for prior, paper, compressai, name in PRIORS:
-        mine = [c for c in own if c.startswith(f"lichen-{name}")]
-        own = [c for c in own if c not in mine]
+        mine = [c for c in left if own[c].model == name]
+        left = [c for c in left if c not in mine]
         measured = ", ".join(rate(study, c) for c in mine) or "-"
         rows.append((prior, *(rate(study, c + PUBLISHED) if c else "-" for c in (paper, compressai)), measured))
-    rows += [(c, "-", "-", rate(study, c)) for c in own]
+    rows += [(c, "-", "-", rate(study, c)) for c in left]
     return Table(
         f"Priors ({study.name})",
         ("prior", "papers' points", "CompressAI's training", "measured here"),

@@ -205,12 +205,8 @@ class LichenCodec:
     @functools.cached_property
     def models(self) -> tuple[Model, ...]:
         """The weights, loaded at first use. WeightsError where they are missing."""
-        import torch
-
         import lichen
 
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
         if self._model is not None:
             return (self._model,)
         found = tuple(lichen.load(weights=f) for f in self._files) or (lichen.load(objective=self.objective),)
@@ -222,6 +218,20 @@ class LichenCodec:
     def model(self) -> Model:
         """The first model."""
         return self.models[0]
+
+    @property
+    def trained_for(self) -> str:
+        """What its weights were trained for, in words."""
+        if self.model.own_loss is not None:
+            return "a loss of its own"
+        return {"mse": "MSE", "ms-ssim": "MS-SSIM"}[self.model.objective]
+
+    def _set_threads(self) -> None:
+        """At every use: other codecs share the process."""
+        import torch
+
+        if self.threads not in (None, torch.get_num_threads()):
+            torch.set_num_threads(self.threads)
 
     @property
     def settings(self) -> Sequence[float]:
@@ -245,6 +255,7 @@ class LichenCodec:
         """The .lichen file at quality `setting`, 1 to 100, or of the model of that number."""
         import lichen
 
+        self._set_threads()
         if self.model.variable_rate:
             return lichen.encode(picture, setting, model=self.model)
         return lichen.encode(picture, model=self.models[round(setting) - 1])
@@ -254,6 +265,7 @@ class LichenCodec:
         import lichen
         from lichen.codec import identity_of, read
 
+        self._set_threads()
         wanted = read(data).header.weights
         model = next((m for m in self.models if identity_of(m) == wanted), self.model)
         return np.asarray(lichen.decode(data, model=model).convert("RGB"))

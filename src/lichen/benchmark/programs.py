@@ -113,6 +113,10 @@ class CommandCodec:
         if len(parts) not in (3, 4) or not all(p.strip() for p in parts):
             raise CodecError(f"{text!r} is no codec: give NAME:ENCODE {{in}} {{out}} {{q}}:DECODE {{in}} {{out}}")
         for part in parts[1:3]:
+            try:
+                shlex.split(part)
+            except ValueError as e:
+                raise CodecError(f"{part!r} is no command line: {e}") from None
             fields = {m[0] for m in _FIELD.findall(part)}
             if not {"in", "out"} <= fields:
                 raise CodecError(f"{part!r} names no {{in}} and {{out}}: the program has to read and write files")

@@ -137,16 +137,23 @@ PUBLISHED = " (published)"
 """Ends the label of a published curve, which is thereby never taken for a measured one."""
 
 
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """Those of each codec's last version."""
+    rows = list(rows)
+    version = {r.codec: r.version for r in rows}
+    return [r for r in rows if r.version == version[r.codec]]
+
+
 class Study:
     """The measurements on one set of pictures, and the published curves of that set.
 
-    Codecs go by their names, published ones by theirs and `PUBLISHED`. A setting that failed on some pictures is left
-    out, and `notes` says so.
+    Codecs go by their names, published ones by theirs and `PUBLISHED`. Of several versions of a codec the last one
+    counts. A setting that failed on some pictures is left out, and `notes` says so.
     """
 
     def __init__(self, name: str, rows: Iterable[Row]) -> None:
         self.name, self.notes = name, list[str]()
-        self.rows = self._complete(list(rows))
+        self.rows = self._complete(latest(rows))
         self.codecs = list(dict.fromkeys(r.codec for r in self.rows))
         self.versions = {r.codec: r.version for r in self.rows}
         self.pictures = len({r.pixels for r in self.rows})

@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -36,6 +37,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lichen.benchmark import metrics, programs
 from lichen.benchmark.codecs import Codec
 from lichen.benchmark.datasets import pixels
+from lichen.benchmark.programs import CodecError
 from lichen.cluster import Cluster
 from lichen.errors import LichenError
 from lichen.picture import Pixels
@@ -44,6 +46,8 @@ Key = tuple[str, str, float, str]
 """Codec, its version, setting, the picture's pixels."""
 
 INFINITE = "inf"  # in the store
+
+DIED = "the process that measured it died; where memory was short, take fewer (--processes)"
 
 
 class StoreError(LichenError):
@@ -250,8 +254,13 @@ class _Run:
             return
         both: list[float | None] = []
         for decoding in (False, True):
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_ready) as pool:
-                both.append(pool.submit(_peak, codec, middle(codec), str(self.paths[i]), decoding).result())
+            try:
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_ready) as pool:
+                    both.append(pool.submit(_peak, codec, middle(codec), str(self.paths[i]), decoding).result())
+            except LichenError as e:
+                return self.failed(i, codec.name, middle(codec), e)
+            except BrokenProcessPool:
+                return self.failed(i, codec.name, middle(codec), CodecError(DIED))
         self.store.add(dataclasses.replace(row, encode_mb=both[0], decode_mb=both[1]))
 
     def spread_out(self, jobs: Sequence[tuple[int, Codec, float]], pool: Pool, step: Any) -> None:
@@ -267,6 +276,10 @@ class _Run:
                     self.store.add(future.result())
                 except LichenError as e:
                     self.failed(i, codec.name, setting, e)
+                except BrokenProcessPool as e:
+                    raise LichenError(
+                        f"{codec.name} {setting:g} on {self.paths[i].name}, or one beside it: {DIED}"
+                    ) from e
 
         try:
             while True:
@@ -381,8 +394,11 @@ def _measure(
 ) -> Row:
     """One row; of the same bytes as `old`, its figures are taken over. picture: the path's, where it is at hand."""
     picture = _pixels(path) if picture is None else picture
-    encode, data = _timed(lambda: codec.encode(picture, setting), repeats)
-    decode, decoded = _timed(lambda: codec.decode(data), repeats)
+    with _failing_alone():
+        encode, data = _timed(lambda: codec.encode(picture, setting), repeats)
+        decode, decoded = _timed(lambda: codec.decode(data), repeats)
+    if decoded.shape != picture.shape:
+        raise CodecError(f"what it decodes has the shape {decoded.shape}, the picture {picture.shape}")
     times: dict[str, Any] = {"encode_s": encode, "decode_s": decode, "repeats": repeats, "machine": machine()}
     if old is not None and old.bytes == len(data) and not (ms_ssim and old.ms_ssim is None):
         return dataclasses.replace(old, **times)
@@ -405,6 +421,17 @@ def _measure(
     )
 
 
+@contextlib.contextmanager
+def _failing_alone() -> Iterator[None]:
+    """Whatever a codec's library raises is a failure of that measurement, and not of the run."""
+    try:
+        yield
+    except LichenError:
+        raise
+    except Exception as e:
+        raise CodecError(f"{type(e).__name__}: {e}") from e
+
+
 def _timed(work: Callable[[], Any], repeats: int) -> tuple[float | None, Any]:
     """The median time of `repeats` runs, None for none, and the last result."""
     result = work() if repeats != 1 else None
@@ -420,11 +447,12 @@ def _peak(codec: Codec, setting: float, path: str, decoding: bool) -> float | No
     """Peak memory in 10^6 bytes of one run, above what is held before; with programs, theirs. None but on Linux."""
     picture = pixels(path)
     _ = codec.version
-    data = codec.encode(picture[:64, :64].copy(), setting)  # all libraries are loaded now
-    codec.decode(data)
-    if decoding:
-        with get_context("spawn").Pool(1, _ready) as pool:  # so that encoding leaves no memory to be used again
-            data = pool.apply(_encoded, (codec, setting, path))
+    with _failing_alone():
+        data = codec.encode(picture[:64, :64].copy(), setting)  # all libraries are loaded now
+        codec.decode(data)
+        if decoding:
+            with get_context("spawn").Pool(1, _ready) as pool:  # so that encoding leaves no memory to be used again
+                data = pool.apply(_encoded, (codec, setting, path))
     programs.Peak.bytes = 0
     with contextlib.suppress(OSError, AttributeError):  # give back what is free, so that it is not used unseen (glibc)
         ctypes.CDLL(None).malloc_trim(0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lichen.errors import LichenError
 
 if TYPE_CHECKING:
+    from lichen.benchmark.analyses import Weights
     from lichen.benchmark.codecs import Codec
     from lichen.benchmark.page import Table
     from lichen.benchmark.report import Study
@@ -86,9 +88,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.list:
         return _list()
+    _check_outputs(args)
     sets = {name: _pictures(name, args.data)[:: args.every] for name in args.dataset or ["kodak"]}
     codecs, notes = _codecs(args)
-    limits = _limits(args.limit)
+    names = [c.name for c in codecs]
+    limits = _limits(args.limit, names)
+    again = [name for given in args.again for name in _chosen(given, names, "--again")]
+    _check_anchor(args.anchor, names, sets)
     store = runner.Store(args.store)
     processes = args.processes or os.cpu_count() or 1
     failures: list[str] = []
@@ -98,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         for name, pictures in sets.items():
             options: dict[str, Any] = {
                 "ms_ssim": not args.no_ms_ssim,
-                "again": args.again,
+                "again": again,
                 "timed": args.timed,
                 "repeats": args.repeats if args.timed > 0 else 0,
                 "memory": args.timed > 0,
@@ -126,8 +132,42 @@ def run(args: argparse.Namespace) -> int:
         return 130
     for line in dict.fromkeys([*notes, *failures]):
         print(f"lichen: {line}", file=sys.stderr)
-    _write(args, studies, [*notes, *failures], viewed, tables)
+    own = {c.name: analyses.Weights(c.model.name, c.trained_for) for c in codecs if isinstance(c, LichenCodec)}
+    _write(args, studies, [*notes, *failures], viewed, tables, own)
     return 1 if failures else 0
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Before anything is measured: whether results, report, tables and curves can be written where they shall be."""
+    for option in ("store", "report", "markdown", "figures"):
+        path = getattr(args, option)
+        if not path:
+            continue
+        folder = Path(path) if option == "figures" else Path(path).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise LichenError(f"--{option} {path} cannot be written ({e.strerror}): give another name") from e
+        if not os.access(folder, os.W_OK) or (option != "figures" and Path(path).is_dir()):
+            raise LichenError(f"--{option} {path} cannot be written: give another name")
+
+
+def _chosen(given: str, names: list[str], option: str) -> list[str]:
+    """The codecs of a name or of a group, as far as they run here."""
+    from lichen.benchmark import codecs
+
+    found = [n for n in codecs.GROUPS.get(given, (given,)) if n in names]
+    if not found and given not in {*codecs.CODECS, *codecs.GROUPS}:
+        raise LichenError(f"{option} {given}: no such codec is measured, but {', '.join(names)}")
+    return found
+
+
+def _check_anchor(anchor: str, names: list[str], sets: Iterable[str]) -> None:
+    from lichen.benchmark import codecs, published, report
+
+    known = {*names, *codecs.CODECS, *(c + report.PUBLISHED for name in sets for c in published.codecs(name))}
+    if anchor not in known:
+        raise LichenError(f"--anchor {anchor}: no codec is called so; one that is measured, or one that is published")
 
 
 def _write(
@@ -136,6 +176,7 @@ def _write(
     notes: list[str],
     viewed: list[dict[str, Any]],
     tables: list[Table],
+    own: dict[str, Weights],
 ) -> None:
     from lichen.benchmark import analyses, figures, page, report
     from lichen.container import write_atomic
@@ -159,7 +200,7 @@ def _write(
                 studies,
                 title="Image codecs compared",
                 notes=[*notes, *how],
-                tables=[*analyses.tables(studies), *tables],
+                tables=[*analyses.tables(studies, own), *tables],
                 viewer=viewed,
                 anchor=args.anchor,
                 times=times,
@@ -237,13 +278,13 @@ def _codecs(args: argparse.Namespace) -> tuple[list[Codec], list[str]]:
     return found, missing
 
 
-def _limits(texts: list[str]) -> dict[str, int]:
+def _limits(texts: list[str], names: list[str]) -> dict[str, int]:
     limits = {}
     for text in texts:
         name, _, number = text.partition("=")
         if not number.isdigit() or not int(number):
             raise LichenError(f"--limit {text}: give CODEC=N, for instance vvc-420=8")
-        limits[name] = int(number)
+        limits.update(dict.fromkeys(_chosen(name, names, "--limit"), int(number)))
     return limits
 
 
