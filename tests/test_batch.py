@@ -17,8 +17,8 @@ from lichen.batch import Job, Outcome, Plan, UsageError
 from lichen.errors import PictureError
 
 
-def plan(*inputs: str | Path, output: str | Path | None = None, force: bool = False) -> Plan:
-    return batch.plan([str(i) for i in inputs], output and str(output), ".lichen", {".png", ".jpg"}, force)
+def plan(*inputs: str | Path, output: str | Path | None = None, force: bool = False, renew: bool = True) -> Plan:
+    return batch.plan([str(i) for i in inputs], output and str(output), ".lichen", {".png", ".jpg"}, force, renew)
 
 
 def pairs(todo: Plan) -> list[tuple[str, str]]:
@@ -79,10 +79,22 @@ def test_done_is_what_is_there_and_not_older(photos: Path, tmp_path: Path) -> No
     todo = plan(photos, output=out)
     assert (todo.done, [Path(s).name for s, _ in pairs(todo)], todo.refused) == (2, ["a.png"], [])
     assert len(plan(photos, output=out, force=True).jobs) == 3
+    kept = plan(photos, output=out, renew=False)
+    assert (kept.done, kept.jobs, [Path(s).name for s, _ in kept.refused]) == (2, [], ["a.png"])
+    assert "a.lichen is older, perhaps what it was made of" in kept.refused[0][1]
+    assert len(plan(photos, output=out, renew=False, force=True).jobs) == 3
     alone = plan(photos / "b.jpg", output=out)
     assert not alone.jobs and not alone.done
     assert "--force" in alone.refused[0][1]
     assert len(plan(photos / "b.jpg", output=out, force=True).jobs) == 1
+
+
+def test_a_folder_where_a_file_shall_be(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "a.lichen").mkdir(parents=True)
+    for force in (False, True):
+        todo = plan(photos / "*.png", output=tmp_path / "out", force=force)
+        assert [(Path(s).name, "is a folder" in sentence) for s, sentence in todo.refused] == [("a.png", True)]
+        assert not todo.done
 
 
 def test_clocks_of_whole_seconds(photos: Path) -> None:
@@ -141,8 +153,9 @@ def test_outputs_that_collide(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "output", "word"),
     [
-        (["-", "a.png"], None, "one of several"),
-        (["-", "a.png"], "out", "through one stream"),
+        (["-", "a.png"], None, "standard input has no name"),
+        (["-", "a.png"], "out", "standard input has no name"),
+        (["-"], "new/", "standard input has no name"),
         (["a.png", "b.png"], "-", "through one stream"),
         (["a.png", "b.png"], "photos/notes.txt", "need a folder"),
         (["photos"], "photos/notes.txt", "need a folder"),

@@ -782,8 +782,29 @@ def test_transparency_is_not_lost_silently(tmp_path: Path) -> None:
     for suffix in ("jpg", "ppm", "bmp", "gif"):
         with pytest.raises(PictureError, match="transparency"):
             whole().save(tmp_path / f"a.{suffix}")
+        with pytest.raises(PictureError, match="transparency"):
+            whole().to_depth(16).save(tmp_path / f"a.{suffix}")
     assert list(tmp_path.iterdir()) == []
-    load(small(ASTRONAUT).convert("RGBA")).save(tmp_path / "opaque.jpg")
+    opaque = load(small(ASTRONAUT).convert("RGBA"))
+    for depth in (8, 16):
+        assert opaque.to_depth(depth).save(tmp_path / "opaque.jpg") == ["16 bits a channel"] * (depth == 16)
+
+
+def test_icons_are_no_pictures(tmp_path: Path) -> None:
+    for suffix in ("ico", "icns"):
+        with pytest.raises(PictureError, match="icons of set sizes"):
+            load(small(ASTRONAUT)).save(tmp_path / f"a.{suffix}")
+
+
+def test_a_grey_profile_goes_where_grey_becomes_rgb() -> None:
+    profile = bytearray(SRGB)
+    profile[16:20] = b"GRAY"
+    grey = Picture(load(small(ASTRONAUT).convert("L")).pixels, None, bytes(profile))
+    assert grey.save(io.BytesIO(), "PNG") == []
+    assert grey.save(io.BytesIO(), "WEBP") == ["ICC profile"]
+    file = io.BytesIO()
+    grey.save(file, "WEBP")
+    assert "icc_profile" not in Image.open(file).info
 
 
 def test_options_go_to_pillow() -> None:

@@ -249,6 +249,15 @@ def test_an_orientation_that_is_given_turns_the_picture(photo: Photo) -> None:
     assert np.abs(np.asarray(turned, float) - upright).mean() < 8
 
 
+def test_its_own_orientation_is_applied_before_it_is_left_out(photo: Photo, tmp_path: Path) -> None:
+    Image.fromarray(photo[:64, :80]).save(tmp_path / "a.jpg", exif=exif_of("turned", 6))
+    for exif in (None, Image.Exif(), exif_of("another")):
+        with Image.open(tmp_path / "a.jpg") as source:
+            assert reopened(source, exif=exif).size == (64, 80)
+            assert reopened(source, exif=source.getexif()).size == (64, 80)
+            assert source.size == (80, 64)
+
+
 def test_tags_of_a_tiff_file_are_kept_beside_what_is_given(photo: Photo, tmp_path: Path) -> None:
     Image.fromarray(photo[:32, :48]).save(tmp_path / "a.tif", exif=exif_of("from TIFF"))
     with Image.open(tmp_path / "a.tif") as tiff:

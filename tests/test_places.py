@@ -11,6 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from lichen import places
+from lichen.container import write_atomic
 from lichen.places import PlaceError
 
 SUFFIXES = {".png", ".jpg"}
@@ -134,6 +135,10 @@ def test_links(tree: Path) -> None:
     identities = {f.name: f.identity for f in found}
     assert identities["linked.png"] == identities["a.png"] != identities["b.JPG"]
     assert names(str(tree / "**" / "*.jpg")) == ["sub/d.jpg"]
+    assert names(str(tree / "s*" / "*")) == [name for name in PICTURES if name.startswith("sub/")]
+    (tree / "round.lichen").symlink_to(tree / "round.lichen")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_atomic(tree / "round.lichen", b"")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
@@ -161,6 +166,7 @@ def test_existing(tree: Path) -> None:
     there = places.existing(wanted)
     assert list(there) == [wanted[0], wanted[2]]
     assert there[wanted[0]].bytes == len("a.png") and there[wanted[2]].identity is not None
+    assert not places.is_folder("x" * 5000)
     assert places.is_folder(str(tree)) and not places.is_folder(wanted[0]) and places.is_folder(tree.as_uri())
 
 

@@ -14,6 +14,7 @@ the workers. Whatever is interrupted, a target is there as a whole or not at all
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import threading
@@ -79,13 +80,15 @@ class Work(Protocol):
 # ---- what has to be done ---------------------------------------------------------------------------------------------
 
 
-def plan(inputs: Sequence[str], output: str | None, suffix: str, suffixes: Collection[str], force: bool) -> Plan:
+def plan(
+    inputs: Sequence[str], output: str | None, suffix: str, suffixes: Collection[str], force: bool, renew: bool = True
+) -> Plan:
     """Jobs for inputs: files, "-", folders, patterns, URLs of these.
 
     output: a file for one file, else a folder, below which the sources' own folders are kept; None puts targets beside
     their sources. suffix: of targets (".lichen"). suffixes: of the files that count in folders. In folders and for
-    patterns a target that is as new as its source is done already; a single file's target must not exist. force: do it
-    in both cases. A target that is an input is always refused.
+    patterns a target that is as new as its source is done already, and an older one is made again if `renew` says so; a
+    single file's target must not exist. force: do it in all cases. A target that is an input is always refused.
 
     Raises UsageError where the output is unclear or two single files would share one, PlaceError where a store cannot
     be listed.
@@ -114,7 +117,7 @@ def plan(inputs: Sequence[str], output: str | None, suffix: str, suffixes: Colle
             if not many:
                 raise UsageError(sentence)
             todo.refused.append((f.place, sentence))
-    _choose(todo, targets, force)
+    _choose(todo, targets, force, renew)
     return todo
 
 
@@ -122,13 +125,15 @@ def _folder(inputs: Sequence[str], output: str | None, many: bool) -> str | None
     """The folder that outputs go to, None for a single output or outputs beside their inputs."""
     if output is None:
         if STREAM in inputs and len(inputs) > 1:
-            raise UsageError("standard input cannot be one of several inputs: give -o")
+            raise UsageError("standard input has no name to be given in a folder: encode it alone, with a file as -o")
         return None
     if not many and len(inputs) == 1 and (output == STREAM or not (output.endswith("/") or places.is_folder(output))):
         return None
-    if STREAM in (output, *inputs):
+    if STREAM in inputs:
+        raise UsageError("standard input has no name to be given in a folder: encode it alone, with a file as -o")
+    if output == STREAM:
         raise UsageError("several files cannot go through one stream: give a folder with -o")
-    if not places.is_url(output) and Path(output).exists() and not Path(output).is_dir():
+    if not places.is_url(output) and os.path.lexists(output) and not places.is_folder(output):
         raise UsageError(f"{output} is a file: several outputs need a folder")
     return output
 
@@ -141,7 +146,7 @@ def _target(source: Found, output: str | None, folder: str | None, suffix: str) 
     return STREAM if source.place == STREAM else places.with_suffix(source.place, suffix)
 
 
-def _choose(todo: Plan, targets: dict[str, tuple[Found, bool]], force: bool) -> None:
+def _choose(todo: Plan, targets: dict[str, tuple[Found, bool]], force: bool, renew: bool) -> None:
     """Jobs of what is not done and may be written."""
     inputs = {source.identity for source, _ in targets.values()}
     there = places.existing(target for target in targets if target != STREAM)
@@ -149,12 +154,21 @@ def _choose(todo: Plan, targets: dict[str, tuple[Found, bool]], force: bool) -> 
         old = there.get(target)
         if old is not None and old.identity in inputs:
             todo.refused.append((source.place, f"{target} is an input: give another name with -o"))
+        elif old is not None and places.is_folder(target):
+            todo.refused.append((source.place, f"{target} is a folder: give another name with -o"))
         elif old is not None and not force and not many:
             todo.refused.append(
                 (source.place, f"{target} exists: give another name with -o, or --force to overwrite it")
             )
         elif old is not None and not force and not _older(old, source):
             todo.done += 1
+        elif old is not None and not force and not renew:
+            todo.refused.append(
+                (
+                    source.place,
+                    f"{target} is older, perhaps what it was made of: give another folder with -o, or --force",
+                )
+            )
         else:
             todo.jobs.append(Job(source.place, target, source.bytes))
 

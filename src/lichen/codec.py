@@ -317,11 +317,9 @@ def _quality_units(quality: float) -> int:
 
 def identity_of(model: Model) -> bytes:
     """`identity`, remembered as long as the weights stay."""
-    found: bytes | None = getattr(model, "_identity", None)
-    if found is None or model.training:
-        found = identity(model)
-        object.__setattr__(model, "_identity", found)
-    return found
+    if model._identity is None or model.training:
+        model._identity = identity(model)
+    return model._identity
 
 
 def _model_of(header: Header, model: Model | None) -> Model:

@@ -456,7 +456,7 @@ def write_atomic(path: str | os.PathLike[str], data: Buffer, mark: str = "") -> 
     What is no regular file (a pipe, a terminal, /dev/null) is written to directly. mark: part of the temporary file's
     name. Raises OSError as `open` does.
     """
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))  # Path.resolve raises RuntimeError for links in a circle
     mode = None
     with contextlib.suppress(FileNotFoundError):
         mode = target.stat().st_mode

@@ -1,4 +1,4 @@
-"""Ctrl-C that lets what is under way finish."""
+"""Ctrl-C that lets what is under way finish, and SIGTERM that is no other than Ctrl-C."""
 
 from __future__ import annotations
 
@@ -31,3 +31,16 @@ def asked_to_stop(sentence: str = "") -> Iterator[threading.Event]:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as SIGINT does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -144,7 +144,7 @@ class Picture:
             return self._encoded_16(format, options)
         image = self.to_pil()
         if self.alpha is not None and format not in _WITH_ALPHA:
-            if self.alpha.min() < 255:
+            if to_8_bits(self.alpha).min() < 255:
                 raise PictureError(f"{format} has no transparency and this picture has: write PNG, WebP or TIFF")
             image = image.convert(image.mode[:-1])
         image.info.clear()  # everything is handed over below, by one rule for all formats
@@ -220,6 +220,8 @@ class Picture:
                 found["XMP"] = self.xmp.decode("utf-8")
             except UnicodeDecodeError:
                 found["XMP"] = None
+        if format == "WEBP" or (format == "AVIF" and self.alpha is not None):  # Pillow makes RGB of grey for these
+            found["ICC profile"] = _fitting(self.icc, grey=False)
         if format == "JPEG":
             for name, limit in (("ICC profile", 255 * 65519), ("EXIF", 65533), ("XMP", 65533 - 29)):
                 if len(found[name] or b"") > limit:
@@ -264,7 +266,8 @@ def load(source: ImageLike, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
 
 def _opened(source: Any) -> BinaryIO:
     if isinstance(source, str | os.PathLike):
-        return Path(source).open("rb")
+        path = Path(source)
+        return path.open("rb") if path.is_file() else io.BytesIO(path.read_bytes())  # a pipe has no way back
     return io.BytesIO(source if isinstance(source, bytes | bytearray | memoryview) else source.read())
 
 
@@ -811,6 +814,8 @@ def _format_of(target: str | os.PathLike[str] | BinaryIO, format: str | None) ->
     name = extensions.get("." + name.lower(), name)
     if name not in Image.SAVE or name == "LICHEN":
         raise PictureError(f"Pillow cannot write {name}: choose PNG, WebP, TIFF or JPEG")
+    if name in ("ICO", "ICNS"):
+        raise PictureError(f"{name} has icons of set sizes in it, not a picture: choose PNG, WebP, TIFF or JPEG")
     return name
 
 

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from lichen.container import MODELS, SIGNATURE, Container, outline, read_part
 from lichen.errors import LichenError, NotLichenError
@@ -130,6 +130,8 @@ def _with_metadata(im: Image.Image, given: dict[str, Any]) -> Image.Image:
         given["exif"] = given["exif"].tobytes() if given["exif"] else None
     if isinstance(given.get("xmp"), str):
         given["xmp"] = given["xmp"].encode()
+    if "exif" in given and not _turns(given["exif"]):
+        im = ImageOps.exif_transpose(im)  # its own orientation is about to go
     given.setdefault("exif", exif_of(im))  # TIFF has it elsewhere than in info
     copy = im.copy()
     for name in ("XML:com.adobe.xmp", "Raw profile type xmp") if "xmp" in given else ():
@@ -137,6 +139,14 @@ def _with_metadata(im: Image.Image, given: dict[str, Any]) -> Image.Image:
     copy.info.pop("Raw profile type exif", None)
     copy.info.update(given)
     return copy
+
+
+def _turns(exif: bytes | None) -> bool:
+    """Whether there is an orientation in it, which then holds."""
+    tags = Image.Exif()
+    with contextlib.suppress(Exception):
+        tags.load(exif or b"")
+    return ExifTags.Base.Orientation in tags
 
 
 Image.register_open(FORMAT, LichenImageFile, _accept)

@@ -67,6 +67,8 @@ def with_suffix(place: str, suffix: str) -> str:
     if not is_url(place):
         return str(Path(place).with_suffix(suffix))
     folder, _, name = place.rpartition("/")
+    if not name:
+        raise PlaceError(f"{place} names no file: give the output a name with -o")
     return f"{folder}/{PurePosixPath(name).with_suffix(suffix)}"
 
 
@@ -87,7 +89,7 @@ def is_folder(place: str) -> bool:
     """Whether there is a folder, or, where a store has none, anything below."""
     path = _path_of(place)
     if path is not None:
-        return path.is_dir()
+        return _is_dir(path)
     fs, name = _system(place)
     with _errors(place, "listed"):
         return bool(fs.isdir(name))
@@ -146,13 +148,21 @@ def _infos(fs: Any, folder: str, places: list[str]) -> dict[str, Mapping[str, An
 def _find_here(
     path: Path, suffixes: Collection[str], unreadable: Callable[[OSError], None]
 ) -> tuple[bool, list[Found]]:
-    if path.is_dir():
+    if _is_dir(path):
         return True, _found(path, _walk(path, unreadable), suffixes, unreadable)
-    if _is_pattern(str(path)) and not path.exists():
+    if _is_pattern(str(path)) and not os.path.lexists(path):
         base, pattern = _split(path)
         matches = dict.fromkeys(_matches(base, pattern, unreadable))
         return True, _found(base, matches, suffixes, unreadable)
     return False, [_described(path, path.name) or Found(str(path), path.name)]
+
+
+def _is_dir(path: Path) -> bool:
+    """As Path's own, which raises where a folder above does not open."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
@@ -180,7 +190,15 @@ def _matches(base: Path, pattern: str, unreadable: Callable[[OSError], None]) ->
     for path in matches:
         if any(part.startswith(".") for part in path.relative_to(base).parts):
             continue
-        yield from _walk(path, unreadable) if path.is_dir() else [path]
+        if not _is_dir(path):
+            yield path
+        elif not _through_a_link(base, path):
+            yield from _walk(path, unreadable)
+
+
+def _through_a_link(base: Path, folder: Path) -> bool:
+    """Whether a folder, or one between it and the base, is a link."""
+    return any(p.is_symlink() for p in (folder, *folder.parents) if p != base and base in p.parents)
 
 
 def _found(

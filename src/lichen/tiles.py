@@ -131,10 +131,14 @@ def side_by_side(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
         with torch.inference_mode():
             return work(item)
 
+    pool, finish = ThreadPoolExecutor(workers), True
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(on_a_share, items))
+        return list(pool.map(on_a_share, items))
+    except KeyboardInterrupt:
+        finish = False  # what is under way may take minutes
+        raise
     finally:
+        pool.shutdown(finish, cancel_futures=True)
         torch.set_num_threads(threads)
 
 

@@ -81,9 +81,18 @@ def test_the_command(picture, tmp_path, tiny_light, capsys):
     assert "bits of y" in said and "residual" in said
     with Image.open(tmp_path / "out.png") as image:
         assert min(image.size) > 500
-    assert main([*command, "-o", str(tmp_path / "out.png"), "--json"]) == 0
+    assert main([*command, "-o", str(tmp_path / "out.png"), "--json"]) == 1
+    assert "--force to overwrite" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "out.png"), "--json", "--force"]) == 0
     assert json.loads(capsys.readouterr().out)["model"] == "light"
-    assert main([*command, "-q", "0"]) == 1
+    before = (tmp_path / "p.png").read_bytes()
+    for output, word in (("p.png", "is the picture itself"), ("out.foo", "no format of figures"), ("out", "no format")):
+        assert main([*command, "-o", str(tmp_path / output), "--force"]) == 1
+        assert word in capsys.readouterr().err
+    assert (tmp_path / "p.png").read_bytes() == before
+    for wrong in (["-q", "0"], ["--threads", "0"], ["--channels", "-1"]):
+        with pytest.raises(SystemExit, match="2"):
+            main([*command, *wrong])
 
 
 def test_the_shipped_model(photo):

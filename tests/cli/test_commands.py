@@ -6,6 +6,7 @@ import argparse
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -147,7 +148,16 @@ def test_models_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(f"{name} {preset.summary}" in words for name, preset in entry.presets.items())
 
 
-@pytest.mark.parametrize("arguments", [["encode", "-q", "0", "x"], ["encode", "--threads", "0", "x"], [], ["fly"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["encode", "-q", "0", "x"],
+        ["encode", "--threads", "0", "x"],
+        ["encode", "--target-bytes", "0", "x"],
+        [],
+        ["fly"],
+    ],
+)
 def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as e:
         main(arguments)
@@ -165,6 +175,55 @@ def test_standard_streams(png: Path) -> None:
     assert Image.open(io.BytesIO(picture)).size == (128, 96)
     info = subprocess.run([*lichen_, "info", "-"], input=coded, capture_output=True, check=True).stdout
     assert b"128 x 96" in info
+
+
+def test_words_stay_out_of_a_file_on_standard_output(png: Path) -> None:
+    one = [sys.executable, "-m", "lichen", "encode", "--threads", "1", "-o", "-", str(png)]
+    quiet, verbose = (subprocess.run([*one, *v], capture_output=True, check=True).stdout for v in ([], ["-v"]))
+    assert quiet == verbose
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_output_that_cannot_be_written(png: Path) -> None:
+    lichen_ = [sys.executable, "-m", "lichen"]
+    subprocess.run([*lichen_, "encode", str(png)], check=True)
+    for command in (["info", str(png.with_suffix(".lichen"))], ["encode", str(png), "-o", "-"]):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run([*lichen_, *command], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr and "Traceback" not in done.stderr
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([*lichen_, *command], stdout=writer, stderr=subprocess.PIPE, text=True)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_pipe_with_a_name(png: Path) -> None:
+    os.mkfifo(png.with_name("pipe"))
+    with subprocess.Popen(["cp", str(png), str(png.with_name("pipe"))]):
+        assert main(["encode", str(png.with_name("pipe")), "-o", str(png.with_name("a.lichen"))]) == 0
+    assert png.with_name("a.lichen").read_bytes() == lichen.encode(png)
+
+
+def test_decode_asks_which_model_wrote_a_file(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coded, back = str(png.with_suffix(".lichen")), str(png.with_name("back.png"))
+    assert main(["encode", str(png), "--objective", "ms-ssim"]) == 0
+    assert main(["decode", coded, "--model", "light", "-o", back]) == 0  # whatever its weights
+    assert main(["decode", coded, "--model", "hu2020", "-o", back, "-f"]) == 1
+    assert "light wrote this file, not hu2020" in capsys.readouterr().err
+    assert main(["decode", coded, "--model", "heavy", "-o", back, "-f"]) == 1
+    assert "no model is called heavy" in capsys.readouterr().err
+
+
+def test_presets(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coded = png.with_suffix(".lichen")
+    assert main(["encode", str(png), "--model", "hu2020", "--preset", "small-plain"]) == 0
+    plain = coded.read_bytes()
+    assert main(["encode", str(png), "--model", "hu2020", "-f"]) == 0
+    assert coded.read_bytes() != plain
+    assert main(["encode", str(png), "--model", "hu2020", "--preset", "high", "-f"]) == 1
+    assert "no weights of hu2020, preset high, come with this version" in capsys.readouterr().err
 
 
 def test_help_does_not_wait_for_torch() -> None:

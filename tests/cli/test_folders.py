@@ -99,6 +99,48 @@ def test_what_is_done_needs_no_torch(pictures: Path, tmp_path: Path) -> None:
     assert out.splitlines()[-2:] == ["12 files skipped: done before (--force does them again)", "0 False"]
 
 
+def test_decoding_beside_the_originals_keeps_them(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    originals = {name: (pictures / name).read_bytes() for name in files(pictures) if name.endswith(".png")}
+    assert main(["encode", str(pictures)]) == 0
+    (pictures / "0.png").unlink()
+    assert main(["decode", str(pictures)]) == 1
+    said = capsys.readouterr()
+    assert said.err.count("is older, perhaps what it was made of") == 11
+    for name, data in originals.items():
+        assert ((pictures / name).read_bytes() == data) == (name != "0.png")
+    assert main(["decode", str(pictures), "--force"]) == 0
+    assert all((pictures / name).read_bytes() != data for name, data in originals.items())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
+def test_names_that_are_no_text(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "0.png").rename(os.fsdecode(os.fsencode(pictures) + b"/caf\xe9.png"))
+    command = [sys.executable, "-m", "lichen", "encode", str(pictures / "*.png"), "-o", str(tmp_path / "out")]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, env=strict, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "caf\\udce9.png" in done.stdout
+    assert len(files(tmp_path / "out")) == 6
+
+
+def test_sigterm_at_a_single_picture(photo: Photo, tmp_path: Path) -> None:
+    """It ends at once, with tiles under way on several threads, and writes nothing."""
+    Image.fromarray(np.tile(photo, (5, 5, 1))).save(tmp_path / "large.png")  # several tiles
+    command = ["encode", str(tmp_path / "large.png"), "-e", "9", "--threads", "2"]
+    code = "import lichen.tiles as t, time; work = t.side_by_side\n"
+    code += "t.side_by_side = lambda f, items: (print('tiles', flush=True), work(lambda i: time.sleep(60), items))\n"
+    code += f"import lichen.cli; raise SystemExit(lichen.cli.main({command!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "tiles\n"
+    time.sleep(0.5)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, complained = process.communicate(timeout=120)
+    assert time.monotonic() - began < 30
+    assert (process.returncode, complained) == (130, "lichen: interrupted\n")
+    assert files(tmp_path) == ["large.png"]
+
+
 def test_errors_do_not_stop_the_others(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (pictures / "broken.png").write_bytes((pictures / "0.png").read_bytes()[:200])
     (pictures / "gone.png").symlink_to("nowhere.png")

@@ -11,6 +11,7 @@ import torch
 from tiny import make_tiny
 
 import lichen
+from lichen.codec import identity_of
 from lichen.errors import WeightsError
 from lichen.models import REGISTRY, weights
 from lichen.models.base import Model
@@ -38,6 +39,24 @@ def test_half_precision_says_what_it_saved(photo: Photo, tmp_path: Path) -> None
     save(model, tmp_path / "w.safetensors", half=True)
     assert identity(model) != before  # the model in memory is now the one in the file
     assert identity(read(tmp_path / "w.safetensors")) == identity(model)
+
+
+def test_files_name_the_weights_of_the_day(tiny_light: Model, photo: Photo) -> None:
+    """A model whose weights change writes files of its new weights."""
+    model, picture = copy.deepcopy(tiny_light), photo[:64, :64]
+    assert identity_of(model) == identity(model) == identity_of(tiny_light)
+    lichen.encode(picture, model=model)
+    state = {k: v + 0.01 if k.startswith("g_a") else v for k, v in model.state_dict().items()}
+    model.load_state_dict(state)
+    assert lichen.decode(lichen.encode(picture, model=model), model=model).size == (64, 64)
+    assert identity_of(model) == identity(model) != identity_of(tiny_light)
+    before = identity_of(model)
+    model.train()
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.01)
+    model.eval()
+    assert identity_of(model) == identity(model) != before
+    assert copy.deepcopy(model)._identity is None
 
 
 def test_identity_changes_with_any_weight(tiny_light: Model) -> None:

@@ -176,15 +176,25 @@ def _histogram_bits(y_hat: Array) -> Array:
     return bits
 
 
+def check_target(path: Path) -> None:
+    """LichenError where no figure can be written to a path: matplotlib is missing, or does not know its suffix."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as e:
+        raise LichenError("the figure needs matplotlib: pip install 'lichen[benchmark]'") from e
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().lstrip(".") not in known:
+        raise LichenError(f"{path} ends in no format of figures: choose one of {', '.join(sorted(known))}")
+
+
 def draw(found: Look, picture: Pixels, path: str | Path, channels: int = 3) -> None:
     """The figure: picture and where its bits go; the channels of most bits with mu, sigma and residual; correlations.
 
-    LichenError where matplotlib is missing.
+    LichenError as of `check_target`.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise LichenError("the figure needs matplotlib: pip install 'lichen[benchmark]'") from e
+    check_target(Path(path))
+    from matplotlib.figure import Figure
+
     bits = found.bits_of_y
     weight = bits.sum((0, 1))
     order = np.argsort(-weight)[:channels]

@@ -6,13 +6,16 @@ Exit status: 0 done, 1 something was refused (one sentence on standard error say
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
 from lichen.cli import bench, completion, decode, encode, info, inspect, models, train
-from lichen.errors import LichenError, LichenWarning
+from lichen.errors import LichenError, LichenWarning, reason_of
 from lichen.version import __version__
 
 
@@ -29,20 +32,34 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status."""
     args = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", LichenWarning)
             warnings.showwarning = _show
-            return int(args.run(args))
+            status = int(args.run(args))
+        sys.stdout.flush()
+        return status
     except LichenError as e:
         print(f"lichen: {e}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        sys.stderr.close()
+        _forget_output()
+        return 1
+    except OSError as e:
+        print(f"lichen: {reason_of(e)}{f' ({e.filename})' if e.filename else ''}", file=sys.stderr)
+        _forget_output()
         return 1
     except KeyboardInterrupt:
         print("lichen: interrupted", file=sys.stderr)
         return 130
+
+
+def _forget_output() -> None:
+    """What standard output still holds and cannot be written; Python would try again as it ends."""
+    with contextlib.suppress(OSError, ValueError):  # no file behind it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show(

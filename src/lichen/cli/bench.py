@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lichen.cli import files
 from lichen.errors import LichenError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def add_parser(commands: Any) -> None:
         metavar="NAME FILE",
         help="weights that Lichen's trainer wrote, under a name",
     )
-    what.add_argument("--every", type=_positive, default=1, metavar="N", help="only every Nth picture")
+    what.add_argument("--every", type=files.positive, default=1, metavar="N", help="only every Nth picture")
     what.add_argument(
         "--limit", action="append", default=[], metavar="CODEC=N", help="a slow codec on N pictures, evenly spaced"
     )
@@ -52,13 +53,15 @@ def add_parser(commands: Any) -> None:
     how = p.add_argument_group("how")
     how.add_argument("--store", default="results/bench.jsonl", metavar="FILE", help="results (default: %(default)s)")
     how.add_argument("--again", action="append", default=[], metavar="CODEC", help="measure this codec anew")
-    how.add_argument("--processes", type=_positive, metavar="N", help="for rates and qualities (default: one per core)")
+    how.add_argument(
+        "--processes", type=files.positive, metavar="N", help="for rates and qualities (default: one per core)"
+    )
     how.add_argument("--timed", type=int, default=2, metavar="N", help="pictures to take times on (default 2, 0: none)")
     how.add_argument(
-        "--repeats", type=_positive, default=3, metavar="N", help="runs whose median is a time (default 3)"
+        "--repeats", type=files.positive, default=3, metavar="N", help="runs whose median is a time (default 3)"
     )
     how.add_argument(
-        "--threads", type=_positive, default=1, metavar="N", help="threads of Lichen while it is timed (default 1)"
+        "--threads", type=files.positive, default=1, metavar="N", help="threads of Lichen while it is timed (default 1)"
     )
     how.add_argument(
         "--cluster", metavar="ADDRESS", help="have a Ray cluster measure rates and qualities ('local': one here)"
@@ -72,13 +75,6 @@ def add_parser(commands: Any) -> None:
     )
     out.add_argument("--pictures", type=int, default=2, metavar="N", help="to look at in the report (default 2)")
     p.set_defaults(run=run)
-
-
-def _positive(text: str) -> int:
-    n = int(text)
-    if n < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return n
 
 
 def run(args: argparse.Namespace) -> int:
@@ -262,10 +258,10 @@ def _codecs(args: argparse.Namespace) -> tuple[list[Codec], list[str]]:
         codec = programs.CommandCodec.parse(template)
         _ = codec.version
         found.append(codec)
-    for name, *files in args.weights:
-        if not files:
+    for name, *paths in args.weights:
+        if not paths:
             raise LichenError(f"--weights {name} names no file: give a name and then the files")
-        found.append(codecs.LichenCodec(weights=files, name=name, threads=args.threads))
+        found.append(codecs.LichenCodec(weights=paths, name=name, threads=args.threads))
     for codec_ in found:
         if isinstance(codec_, codecs.LichenCodec):
             codec_.threads = args.threads

@@ -23,9 +23,9 @@ def add_parser(commands: Any) -> None:
     p.add_argument("--preset", default=None, metavar="NAME", help="one of its presets (default: the one that ships)")
     target = p.add_mutually_exclusive_group()
     target.add_argument(
-        "-q", "--quality", type=_quality, default=None, metavar="Q", help="1 (smallest) to 100 (best), default 75"
+        "-q", "--quality", type=files.quality, default=None, metavar="Q", help="1 (smallest) to 100 (best), default 75"
     )
-    target.add_argument("--target-bytes", type=int, metavar="N", help="the best file of at most N bytes")
+    target.add_argument("--target-bytes", type=files.positive, metavar="N", help="the best file of at most N bytes")
     target.add_argument("--target-bpp", type=float, metavar="R", help="the best file of at most R bits per pixel")
     target.add_argument("--target-psnr", type=float, metavar="D", help="the smallest file of D dB")
     p.add_argument(
@@ -45,13 +45,6 @@ def add_parser(commands: Any) -> None:
     )
     p.add_argument("--strip", action="store_true", help="leave out ICC profile, EXIF and XMP; colours become sRGB's")
     p.set_defaults(run=run)
-
-
-def _quality(text: str) -> float:
-    q = float(text)
-    if not 1 <= q <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100")
-    return q
 
 
 OPTIONS = ("quality", "target_bytes", "target_bpp", "target_psnr", "effort", "max_pixels", "strip")

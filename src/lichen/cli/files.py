@@ -24,13 +24,13 @@ from rich.progress import (
 
 from lichen import batch
 from lichen.batch import STREAM, UsageError
-from lichen.interrupt import asked_to_stop
+from lichen.interrupt import asked_to_stop, terminated_as_interrupted
 from lichen.picture import MAX_PIXELS
 
 if TYPE_CHECKING:
     from lichen.batch import Outcome, Plan, Work, Workers
 
-__all__ = ["UsageError", "add_arguments", "pixels", "run", "set_threads"]
+__all__ = ["UsageError", "add_arguments", "pixels", "positive", "quality", "run", "set_threads"]
 
 FINISHING = "lichen: finishing what is under way; Ctrl-C again drops it\n"
 
@@ -53,10 +53,10 @@ def add_arguments(p: argparse.ArgumentParser, what: str, into: str) -> None:
         metavar="N",
         help="refuse larger pictures; 0: none is too large",
     )
-    p.add_argument("--threads", type=_positive, metavar="N", help="processor threads (default: one per core)")
+    p.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: one per core)")
     where = p.add_mutually_exclusive_group()
     where.add_argument(
-        "-j", "--jobs", type=_positive, metavar="N", help="pictures at a time (default: one per thread, 8 at most)"
+        "-j", "--jobs", type=positive, metavar="N", help="pictures at a time (default: one per thread, 8 at most)"
     )
     where.add_argument("--cluster", metavar="ADDRESS", help="have a Ray cluster do it ('local': one here)")
 
@@ -69,7 +69,16 @@ def pixels(text: str) -> int | None:
     return n or None
 
 
-def _positive(text: str) -> int:
+def quality(text: str) -> float:
+    """1 to 100."""
+    q = float(text)
+    if not 1 <= q <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100")
+    return q
+
+
+def positive(text: str) -> int:
+    """A number from 1 on."""
     n = int(text)
     if n < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
@@ -84,17 +93,21 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def run(args: argparse.Namespace, suffix: str, suffixes: Collection[str], work: Callable[[int], Work]) -> int:
+def run(
+    args: argparse.Namespace, suffix: str, suffixes: Collection[str], work: Callable[[int], Work], renew: bool = True
+) -> int:
     """Do what the arguments ask for; 1 if anything failed, 130 if it was interrupted, else 0.
 
-    suffix: of outputs; suffixes: of inputs in folders; work: gives what turns one into the other, told how many.
+    suffix: of outputs; suffixes: of inputs in folders; work: gives what turns one into the other, told how many. renew:
+    whether outputs that are older than their inputs are made again unasked.
     Progress shows on a terminal, errors when they happen, a table at the end where there are several files.
     """
-    todo = batch.plan(args.inputs, args.output, suffix, suffixes, args.force)
+    todo = batch.plan(args.inputs, args.output, suffix, suffixes, args.force, renew)
     if args.cluster and any(job.source.startswith("memory:") or job.target.startswith("memory:") for job in todo.jobs):
         raise UsageError("memory:// is this process's own: a cluster reads and writes what all its nodes see")
     several = todo.many or len(args.inputs) > 1
-    table = _Table(todo, lines=args.verbose or (several and len(todo.jobs) <= FEW), several=several)
+    piped = any(job.target == STREAM for job in todo.jobs)  # then standard output is the file's alone
+    table = _Table(todo, lines=not piped and (args.verbose or (several and len(todo.jobs) <= FEW)), several=several)
     console = Console(stderr=True)
 
     def say(source: str, sentence: str) -> None:
@@ -152,13 +165,16 @@ def _until_asked(todo: Plan, work: Work, workers: Workers) -> Iterator[Outcome]:
     """All outcomes, or after Ctrl-C those of what is under way; after a second one nothing more."""
     try:
         if isinstance(workers, batch.Here):
-            yield from batch.run(todo.jobs, work, workers, threading.Event())
+            with terminated_as_interrupted():
+                yield from batch.run(todo.jobs, work, workers, threading.Event())
             return
         with asked_to_stop(FINISHING) as asked:
             yield from batch.run(todo.jobs, work, workers, asked)
     except KeyboardInterrupt:
         workers.finish(wait=False)
-        if isinstance(workers, batch.Threads):  # which would be waited for
+        others = (t for t in threading.enumerate() if t is not threading.main_thread())
+        if any(not t.daemon for t in others):  # jobs, or tiles of one picture: they would be waited for
+            Console(stderr=True).show_cursor()  # which a bar has hidden
             print("lichen: interrupted", file=sys.stderr, flush=True)
             sys.stdout.flush()
             os._exit(130)
@@ -187,7 +203,7 @@ class _Table:
         self.done += 1
         self.before += outcome.job.bytes
         self.after += outcome.after
-        if self.lines and outcome.job.target != STREAM:
+        if self.lines:
             name = outcome.job.source
             self._line(name if len(name) <= 36 else f"...{name[-33:]}", outcome.job.bytes, outcome.after)
 

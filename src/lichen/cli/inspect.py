@@ -22,11 +22,14 @@ def add_parser(commands: Any) -> None:
     p.add_argument("--preset", metavar="NAME", help="one of its presets (default: the one that ships)")
     p.add_argument("--objective", choices=["mse", "ms-ssim"], default="mse", help="as for encode (default: mse)")
     p.add_argument("--weights", metavar="FILE", help="weights that Lichen's trainer wrote, in place of those that ship")
-    p.add_argument("-q", "--quality", type=float, default=50.0, metavar="Q", help="1 to 100 (default 50)")
+    p.add_argument("-q", "--quality", type=files.quality, default=50.0, metavar="Q", help="1 to 100 (default 50)")
     p.add_argument("-o", "--output", metavar="FILE", help="the figure (default: PICTURE-inside.png here)")
-    p.add_argument("--channels", type=int, default=3, metavar="N", help="channels to draw, those of most bits")
+    p.add_argument("-f", "--force", action="store_true", help="overwrite a figure that exists")
+    p.add_argument(
+        "--channels", type=files.positive, default=3, metavar="N", help="channels to draw, those of most bits"
+    )
     p.add_argument("--json", action="store_true", help="the numbers as JSON")
-    p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: one per core)")
+    p.add_argument("--threads", type=files.positive, metavar="N", help="processor threads (default: one per core)")
     p.set_defaults(run=run)
 
 
@@ -36,13 +39,16 @@ def run(args: argparse.Namespace) -> int:
     from lichen.benchmark.datasets import pixels
     from lichen.models.weights import load
 
-    if not 1 <= args.quality <= 100:
-        raise files.UsageError(f"quality {args.quality:g} is not between 1 and 100")
+    target = Path(args.output or f"{Path(args.picture).stem}-inside.png")
+    look.check_target(target)
+    if target.exists() and target.samefile(args.picture):
+        raise files.UsageError(f"{target} is the picture itself: give another name with -o")
+    if target.exists() and not args.force:
+        raise files.UsageError(f"{target} exists: give another name with -o, or --force to overwrite it")
     files.set_threads(args.threads)
     picture = pixels(args.picture)
     model = load(args.model, preset=args.preset, objective=args.objective, weights=args.weights)
     found = look.look(picture, model, args.quality)
-    target = Path(args.output or f"{Path(args.picture).stem}-inside.png")
     look.draw(found, picture, target, args.channels)
     numbers = found.numbers()
     if args.json:

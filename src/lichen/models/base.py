@@ -55,6 +55,7 @@ class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._frozen: Any = None
+        self._identity: bytes | None = None  # of the weights; see `lichen.codec.identity_of`
 
     def analyse(self, x: Tensor, quality: Tensor | None) -> Tensor:
         """x: (B, 3, H, W) in 0..1, H and W multiples of `stride` or anything where `any_size`; quality: (B,), or None
@@ -135,12 +136,17 @@ class Model(nn.Module):
         return self._frozen
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes: without the frozen prior, which they make anew."""
-        return {**self.__dict__, "_frozen": None}
+        """For copies and other processes: without what follows from the weights, which they make anew."""
+        return {**self.__dict__, "_frozen": None, "_identity": None}
+
+    def _changed(self) -> None:
+        """Forget what follows from the weights."""
+        for name in ("_frozen", "_identity"):
+            object.__setattr__(self, name, None)  # no submodule: it has no part in the state dict
 
     def train(self, mode: bool = True) -> Model:
-        """As torch's; training makes the frozen prior obsolete."""
-        object.__setattr__(self, "_frozen", None)
+        """As torch's; training makes the frozen prior obsolete, and the identity of the weights."""
+        self._changed()
         return super().train(mode)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -149,7 +155,7 @@ class Model(nn.Module):
         return super().load_state_dict({**own, **state_dict} if own else state_dict, strict, assign)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        object.__setattr__(self, "_frozen", None)
+        self._changed()
         super()._load_from_state_dict(*args, **kwargs)
 
 
