@@ -166,16 +166,18 @@ def table(lines: Sequence[Line]) -> str:
         rows.append(f"| {s.what} | {s.gigapixels:.1f} | {s.hours:.1f} | {rates} |")
     if (ab := fit(found)) is not None:
         a, b = ab
-        last = found[-1].gigapixels
+        last = [s for s in found if s.ended][-1]
         n = sum(s.ended for s in found)
+        now = last.against["bpg-444-x265"] or 0.0
         promised = ", ".join(
-            f"{a + b * math.log2(last + g):+.1f} % after {g:g} Gpx more ({g * 1e9 / PACE / 3600:.1f} hours)"
+            f"{now + b * math.log2(1 + g / last.gigapixels):+.1f} % after {g:g} Gpx more "
+            f"({g * 1e9 / PACE / 3600:.1f} hours)"
             for g in (10, 20, 40)
         )
         rows += [
             "",
             f"Least squares over the {n} ends of trainings: BD-rate against BPG = {a:.1f} % {b:+.1f} % "
-            f"log2(Gpx). Each doubling of what was seen was worth {-b:.1f} %. Carried on, that "
+            f"log2(Gpx). Each doubling of what was seen was worth {-b:.1f} %. Carried on from where it stands, that "
             f"promises {promised}, where two cores train at {PACE / 1e6:g} Mpx/s; a fit of {n} points knows of "
             "no limit of the network's size.",
         ]

@@ -39,6 +39,7 @@ def test_the_fit_is_over_the_ends_of_trainings() -> None:
     text = training_curve.table(lines(1, 1.2) + lines(2, 1.15) + lines(4, 1.1))
     assert "+20.0" in text
     assert "Each doubling of what was seen was worth 5.0 %" in text
+    assert "+1.0 % after 10 Gpx more" in text  # 10 - 5 log2(1 + 10 / 4)
 
 
 def test_the_figure_is_the_same_every_time(tmp_path: Path) -> None:
