@@ -51,10 +51,10 @@ def register(entry: Entry) -> None:
 
 def find(name: str | int) -> Entry:
     """A model by its name or number; WeightsError for an unknown one."""
-    for models in (lambda: REGISTRY, everything):  # other packages are looked for where ours do not have it
-        for entry in models().values():
-            if name in (entry.name, entry.number):
-                return entry
+    called = MODELS.get(name, "") if isinstance(name, int) else name
+    entry = REGISTRY.get(called) or everything().get(called)  # other packages are asked for what ours do not have
+    if entry is not None:
+        return entry
     raise WeightsError(f"no model is called {name}: Lichen knows {', '.join(REGISTRY)}")
 
 
