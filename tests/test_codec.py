@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,8 +133,8 @@ def test_alpha_is_lossless_and_metadata_returns(tiny_light: Model, photo: Photo)
     assert decoded.getexif()[0x010E] == "an astronaut"
 
 
-@pytest.mark.parametrize("quality", [0, 101, float("nan"), -5])
-def test_impossible_qualities(tiny_light: Model, photo: Photo, quality: float) -> None:
+@pytest.mark.parametrize("quality", [0, 101, float("nan"), -5, "high"])
+def test_impossible_qualities(tiny_light: Model, photo: Photo, quality: Any) -> None:
     with pytest.raises(lichen.LichenError, match="between 1 and 100"):
         lichen.encode(photo, quality, model=tiny_light)
 
@@ -234,6 +236,28 @@ def test_a_box_decodes_only_the_tiles_it_needs(tiny_light: Model, photo: Photo) 
     with pytest.raises(lichen.LichenError, match="limit"):
         lichen.decode(broken, model=tiny_light, box=(0, 0, 64, 64), max_pixels=128 * 128 - 1)
     assert lichen.decode(broken, model=tiny_light, box=(0, 0, 64, 64), max_pixels=128 * 128)
+
+
+def test_files_and_boxes_of_any_kind(tiny_light: Model, photo: Photo, tmp_path: Path) -> None:
+    data = lichen.encode(photo[:64, :64], model=tiny_light)
+    (tmp_path / "a.lichen").write_bytes(data)
+    whole = np.asarray(lichen.decode(data, model=tiny_light))
+    for same in (
+        bytearray(data),
+        memoryview(data),
+        io.BytesIO(data),
+        tmp_path / "a.lichen",
+        str(tmp_path / "a.lichen"),
+    ):
+        assert np.array_equal(lichen.decode(same, model=tiny_light), whole)
+    box: Any = tuple(np.array([3, 5, 30, 40]))
+    assert lichen.decode(data, model=tiny_light, box=box).size == (27, 35)
+    for wrong in ((0.5, 0, 3, 3), (1, 2, 3), 7):
+        with pytest.raises(lichen.LichenError, match="is no box"):
+            lichen.decode(data, model=tiny_light, box=wrong)  # type: ignore[arg-type]
+    for tile in (-1, 2**20):
+        with pytest.raises(lichen.LichenError, match="cannot be: give 0"):
+            lichen.encode(photo[:64, :64], model=tiny_light, tile=tile)
 
 
 @pytest.mark.parametrize("box", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 65, 5), (5, 5, 4, 9), (0, 60, 5, 65)])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -76,5 +78,16 @@ def test_side_by_side_keeps_order_errors_and_threads() -> None:
         with pytest.raises(ZeroDivisionError):
             tiles.side_by_side(lambda i: 1 // i, [1, 0, 2])
         assert torch.get_num_threads() == 2
+        shares, fresh = [], []
+
+        def work(i: int) -> None:
+            if i == 0:
+                other = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+                other.start()
+                other.join()
+            shares.append(torch.get_num_threads())
+
+        tiles.side_by_side(work, range(4))
+        assert (shares, fresh) == ([1] * 4, [2])  # threads that begin meanwhile have all of them
     finally:
         torch.set_num_threads(1)

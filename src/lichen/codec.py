@@ -10,10 +10,11 @@ codes in layers, the file is progressive: it has one chunk a layer, with the lay
 from __future__ import annotations
 
 import itertools
+import operator
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -29,10 +30,13 @@ from lichen.effort import check as check_effort
 from lichen.errors import DamagedError, LimitError, PictureError, TargetError, WeightsError
 from lichen.models import find
 from lichen.models.base import Model
-from lichen.models.weights import by_identity, identity, load
+from lichen.models.weights import by_identity, identity, shared_default
 from lichen.picture import MAX_PIXELS, ImageLike, Levels, Picture
 from lichen.priors.conditional import Latents
 from lichen.tiles import Box
+
+Coded = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
+"""A .lichen file: its bytes, its path, or the open file."""
 
 DEFAULT_QUALITY = 75.0
 QUALITY_UNITS = 256  # a file keeps the quality in units of 1/256
@@ -71,14 +75,17 @@ def encode(
     that hits it. progress: called with the share that is done, 0 to 1, while that takes its time.
 
     tile: side of the tiles in units of 64 pixels, 0 for one tile whatever the size; by default pictures above 4
-    megapixels are cut into tiles of 1024 pixels. max_pixels: the largest picture that is taken, None for any.
+    megapixels are cut into tiles of 1024 pixels. max_pixels: the largest picture that is taken, None for any
+    (while it is read, Pillow's own limit is lifted, for the whole process).
     strip: leave ICC profile, EXIF and XMP out; colours of another profile become sRGB's.
 
     Raises PictureError for what is no picture, LimitError for one with too many pixels, TargetError for a target that
     no quality reaches, EffortError for a level that there is not, or that a model does not take.
     """
     target = targets.Target.of(quality, target_bytes, target_bpp, target_psnr)
-    model = load() if model is None else model
+    if tile is not None and not 0 <= tile <= container.MAX_SIDE // container.TILE_UNIT:
+        raise PictureError(f"tiles of {tile} units of 64 pixels cannot be: give 0 for one tile, or 1 and more")
+    model = shared_default() if model is None else _usable(model)
     effort = check_effort(effort, model)
     picture = pictures.load(image, max_pixels=max_pixels)
     picture = picture.stripped() if strip else picture
@@ -181,7 +188,7 @@ def _psnr(data: bytes, picture: Picture, model: Model) -> float:
 
 
 def decode(
-    data: bytes | str | Path,
+    data: Coded,
     *,
     model: Model | None = None,
     box: tuple[int, int, int, int] | None = None,
@@ -192,7 +199,8 @@ def decode(
 
     ICC profile, EXIF and XMP are in its `info`. model: needed only for files written with weights that do not ship.
     box: (left, top, right, bottom) in pixels, as Pillow's `crop`: only that part, from the tiles that it needs alone.
-    max_pixels: the largest picture that is decoded (with a box: the pixels of the tiles that it needs), None for any.
+    max_pixels: the largest picture that is decoded (with a box: the pixels of the tiles that it needs, or of the whole
+    picture where there is transparency, which is in one piece), None for any.
     partial: take a progressive file that was cut short too, and decode the layers of it that are whole, at least one.
 
     Raises NotLichenError for another format, DamagedError, VersionError for a newer one, WeightsError where the weights
@@ -202,7 +210,7 @@ def decode(
 
 
 def decode_picture(
-    data: bytes | str | Path,
+    data: Coded,
     *,
     model: Model | None = None,
     box: tuple[int, int, int, int] | None = None,
@@ -251,7 +259,10 @@ def _area(header: Header, box: tuple[int, int, int, int] | None) -> Box:
     """(left, top, right, bottom) -> a box of pixels; None is the whole picture."""
     if box is None:
         return Box(0, 0, header.height, header.width)
-    left, top, right, bottom = box
+    try:
+        left, top, right, bottom = map(operator.index, box)
+    except (TypeError, ValueError):
+        raise PictureError(f"{box} is no box: give whole numbers (left, top, right, bottom)") from None
     if not (0 <= left < right <= header.width and 0 <= top < bottom <= header.height):
         raise PictureError(
             f"the box from ({left}, {top}) to ({right}, {bottom}) does not lie in the picture of "
@@ -296,9 +307,17 @@ def _quality_of_layers(file: Container, model: Model, quality: Tensor | None) ->
     return quality if there == whole else model.quality_of(there)
 
 
-def read(data: bytes | str | Path, partial: bool = False) -> Container:
-    """The checked parts of a file, from its bytes or its path; `partial` as for `decode`."""
-    return Container.from_bytes(data if isinstance(data, bytes) else container.read_bytes(Path(data)), partial)
+def read(data: Coded, partial: bool = False) -> Container:
+    """The checked parts of a file, from its bytes, its path or the open file; `partial` as for `decode`."""
+    return Container.from_bytes(_bytes_of(data), partial)
+
+
+def _bytes_of(data: Coded) -> container.Buffer:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return data
+    if isinstance(data, str | os.PathLike):
+        return container.read_bytes(data)
+    return data.read()
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
@@ -306,26 +325,33 @@ def read(data: bytes | str | Path, partial: bool = False) -> Container:
 
 def quality_tensor(units: int) -> Tensor | None:
     """A file's quality -> (1,) in 1..100, or None where the file has none."""
-    return torch.tensor([units / QUALITY_UNITS]) if units else None
+    return torch.tensor([units / QUALITY_UNITS], dtype=torch.float32, device="cpu") if units else None
 
 
 def _quality_units(quality: float) -> int:
-    if not 1 <= quality <= 100:  # NaN too
+    if not (isinstance(quality, int | float | np.number) and 1 <= quality <= 100):  # NaN too
         raise PictureError(f"quality {quality} is not between 1 and 100")
     return round(quality * QUALITY_UNITS)
 
 
 def identity_of(model: Model) -> bytes:
     """`identity`, remembered as long as the weights stay."""
-    if model._identity is None or model.training:
-        model._identity = identity(model)
-    return model._identity
+    now = model.versions()
+    if model._identity[0] != now:
+        model._identity = (now, identity(model))
+    return model._identity[1]
+
+
+def _usable(model: Model) -> Model:
+    if model.training:  # batch normalization would learn from the picture
+        raise WeightsError("the model is in training mode: call its eval() first")
+    return model
 
 
 def _model_of(header: Header, model: Model | None) -> Model:
     if model is None:
         model = by_identity(header.weights)
-    elif identity_of(model) != header.weights:
+    elif identity_of(_usable(model)) != header.weights:
         raise WeightsError(
             f"the file was written with weights {header.weights.hex()}, not with {identity_of(model).hex()} "
             f"of {model.name}: give the weights that wrote it"
@@ -337,9 +363,9 @@ def _model_of(header: Header, model: Model | None) -> Model:
     return model
 
 
-def describe(data: bytes | str | Path, partial: bool = False) -> dict[str, Any]:
+def describe(data: Coded, partial: bool = False) -> dict[str, Any]:
     """What `lichen info` prints: header, parts with their sizes in bytes, and bits per pixel. Needs no weights."""
-    raw = data if isinstance(data, bytes) else container.read_bytes(Path(data))
+    raw = _bytes_of(data)
     file = Container.from_bytes(raw, partial)
     h = file.header
     try:

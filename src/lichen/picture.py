@@ -339,7 +339,7 @@ def _from_pil(image: Image.Image, max_pixels: int | None, levels: Levels | None 
         raise PictureError("the picture has no pixels")
     rawmode = _rawmode(image)  # gone once the pixels are loaded
     image.load()
-    orientation = _orientation(image)
+    orientation = orientation_of(image) or 1
     if levels is not None:
         pixels, alpha, converted = *_split(levels), False
     else:
@@ -550,16 +550,19 @@ _EXIF_PREFIX = b"Exif\0\0"
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))([1-8])(?=["'<])""")
 
 
-def _orientation(image: Image.Image) -> int:
-    """1 to 8, as EXIF defines it, or XMP where EXIF says nothing; 1 where neither does. TIFF Pillow turns by itself."""
+def orientation_of(image: Image.Image) -> int | None:
+    """1 to 8, as EXIF defines it, or XMP where EXIF says nothing; None where neither does.
+
+    Pillow turns TIFF by itself: None.
+    """
     if hasattr(image, "tag_v2"):
-        return 1
+        return None
     value = None
     with contextlib.suppress(Exception):  # EXIF that cannot be parsed says nothing
         value = image.getexif().get(_ORIENTATION_TAG)
     if value is None and (found := _XMP_ORIENTATION.search(_xmp_of(image.info) or b"")):
         value = int(found[2])
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else None
 
 
 def _upright(array: Levels, orientation: int) -> Levels:

@@ -13,11 +13,11 @@ import inspect
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from lichen.container import MODELS, SIGNATURE, Container, outline, read_part
 from lichen.errors import LichenError, NotLichenError
-from lichen.picture import decompress_metadata, exif_of
+from lichen.picture import decompress_metadata, exif_of, orientation_of
 
 if TYPE_CHECKING:
     from lichen.models.base import Model
@@ -69,7 +69,8 @@ class LichenImageFile(ImageFile.ImageFile):
         if self.tile:
             from lichen.codec import decode
 
-            assert self.fp is not None
+            if self.fp is None or self.fp.closed:
+                raise LichenImageError("the file was closed before its pixels were needed: load() while it is open")
             self.fp.seek(0)
             with _errors_of_pillow():  # Pillow has checked the number of pixels
                 decoded = decode(
@@ -130,23 +131,28 @@ def _with_metadata(im: Image.Image, given: dict[str, Any]) -> Image.Image:
         given["exif"] = given["exif"].tobytes() if given["exif"] else None
     if isinstance(given.get("xmp"), str):
         given["xmp"] = given["xmp"].encode()
-    if "exif" in given and not _turns(given["exif"]):
-        im = ImageOps.exif_transpose(im)  # its own orientation is about to go
     given.setdefault("exif", exif_of(im))  # TIFF has it elsewhere than in info
     copy = im.copy()
     for name in ("XML:com.adobe.xmp", "Raw profile type xmp") if "xmp" in given else ():
         copy.info.pop(name, None)
     copy.info.pop("Raw profile type exif", None)
     copy.info.update(given)
+    own = orientation_of(im)
+    if own is not None and own > 1 and orientation_of(copy) is None:  # which went with what was replaced
+        copy = copy.transpose(_UPRIGHT[own])
     return copy
 
 
-def _turns(exif: bytes | None) -> bool:
-    """Whether there is an orientation in it, which then holds."""
-    tags = Image.Exif()
-    with contextlib.suppress(Exception):
-        tags.load(exif or b"")
-    return ExifTags.Base.Orientation in tags
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What an orientation asks for."""
 
 
 Image.register_open(FORMAT, LichenImageFile, _accept)

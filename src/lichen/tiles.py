@@ -12,6 +12,7 @@ share of the threads: what a front of latents or a small matrix leaves idle in o
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -126,20 +127,29 @@ def side_by_side(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
         with torch.inference_mode():
             return [work(item) for item in items]
 
+    everybody = threading.Barrier(workers + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(threads // workers)  # of this thread, and of all that ask first before it is set again:
+        torch.get_num_threads()  # this one has asked
+        everybody.wait()
+
     def on_a_share(item: A) -> B:
-        torch.set_num_threads(threads // workers)  # of this thread alone, and of new ones
         with torch.inference_mode():
             return work(item)
 
-    pool, finish = ThreadPoolExecutor(workers), True
+    pool, finish = ThreadPoolExecutor(workers, initializer=begin), True
     try:
-        return list(pool.map(on_a_share, items))
+        results = pool.map(on_a_share, items)
+        everybody.wait()
+        torch.set_num_threads(threads)
+        return list(results)
     except KeyboardInterrupt:
         finish = False  # what is under way may take minutes
+        everybody.abort()
         raise
     finally:
         pool.shutdown(finish, cancel_futures=True)
-        torch.set_num_threads(threads)
 
 
 def analyse(pixels: Levels, box: Box, model: Model, quality: Tensor | None) -> Tensor:

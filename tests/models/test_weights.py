@@ -15,7 +15,17 @@ from lichen.codec import identity_of
 from lichen.errors import WeightsError
 from lichen.models import REGISTRY, weights
 from lichen.models.base import Model
-from lichen.models.weights import by_identity, identity, load, metadata_of, read, save, shipped, shipped_state
+from lichen.models.weights import (
+    by_identity,
+    identity,
+    load,
+    metadata_of,
+    read,
+    save,
+    shared_default,
+    shipped,
+    shipped_state,
+)
 
 Photo = npt.NDArray[np.uint8]
 
@@ -50,13 +60,41 @@ def test_files_name_the_weights_of_the_day(tiny_light: Model, photo: Photo) -> N
     model.load_state_dict(state)
     assert lichen.decode(lichen.encode(picture, model=model), model=model).size == (64, 64)
     assert identity_of(model) == identity(model) != identity_of(tiny_light)
-    before = identity_of(model)
-    model.train()
+    for change in (
+        lambda: next(model.parameters()).detach().mul_(1.01),
+        lambda: model.half().float(),
+        lambda: model.load_state_dict(copy.deepcopy(state), assign=True),
+    ):
+        before = identity_of(model)
+        change()
+        assert identity_of(model) == identity(model) != before
+        assert lichen.decode(lichen.encode(picture, model=model), model=model).size == (64, 64)
+    with pytest.raises(WeightsError, match="training mode: call its eval"):
+        lichen.encode(picture, model=model.train())
+    with pytest.raises(WeightsError, match="training mode: call its eval"):
+        lichen.decode(lichen.encode(picture, model=tiny_light), model=model)
+
+
+def test_a_loaded_model_is_ones_own() -> None:
+    mine = load()
     with torch.no_grad():
-        next(model.parameters()).mul_(1.01)
-    model.eval()
-    assert identity_of(model) == identity(model) != before
-    assert copy.deepcopy(model)._identity is None
+        next(mine.parameters()).mul_(2)
+    assert identity(load()) != identity(mine)
+    assert identity(by_identity(identity(load()))) == identity(load())
+
+
+def test_reading_leaves_the_process_as_it_was_and_does_not_follow_it(tmp_path: Path, tiny_light: Model) -> None:
+    save(tiny_light, tmp_path / "w.safetensors")
+    before = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            found = read(tmp_path / "w.safetensors")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.dtype == torch.float32 and p.device.type == "cpu" and not p.is_inference() for p in found.parameters())
+    assert identity(found) == identity(tiny_light)
 
 
 def test_identity_changes_with_any_weight(tiny_light: Model) -> None:
@@ -91,11 +129,12 @@ def test_files_that_are_no_weights(tmp_path: Path, tiny_light: Model) -> None:
 def test_weights_that_ship() -> None:
     model = lichen.load()
     assert model.name == "light"
-    assert lichen.load() is model  # kept
-    assert lichen.load("light", preset="default") is model
+    assert lichen.load() is not model  # one's own
+    assert shared_default() is shared_default()  # kept
+    assert identity(lichen.load("light", preset="default")) == identity(model)
     with pytest.raises(WeightsError, match="no weights of light, preset small, come with this version"):
         lichen.load("light", preset="small")
-    assert by_identity(identity(model)) is model
+    assert by_identity(identity(model)) is shared_default()
     for name, path in shipped().items():
         assert metadata_of(path)["model"] in REGISTRY
         assert read(path).name == metadata_of(path)["model"]

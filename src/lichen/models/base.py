@@ -54,8 +54,8 @@ class Model(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._frozen: Any = None
-        self._identity: bytes | None = None  # of the weights; see `lichen.codec.identity_of`
+        self._frozen: tuple[Any, Any] = (None, None)  # the weights' versions, and the prior made of them
+        self._identity: tuple[Any, bytes] = (None, b"")  # likewise, of `lichen.codec.identity_of`
 
     def analyse(self, x: Tensor, quality: Tensor | None) -> Tensor:
         """x: (B, 3, H, W) in 0..1, H and W multiples of `stride` or anything where `any_size`; quality: (B,), or None
@@ -130,33 +130,24 @@ class Model(nn.Module):
         return y_hat.float()
 
     def frozen_prior(self) -> Any:
-        """The prior in exact arithmetic, made at first use and forgotten when the weights change."""
-        if self._frozen is None:
-            object.__setattr__(self, "_frozen", self.prior.frozen())  # no submodule: it has no part in the state dict
-        return self._frozen
+        """The prior in exact arithmetic, made at first use and anew when the weights have changed."""
+        now = self.versions()
+        if self._frozen[0] != now:
+            object.__setattr__(self, "_frozen", (now, self.prior.frozen()))  # no part of the state dict
+        return self._frozen[1]
+
+    def versions(self) -> tuple[Any, ...]:
+        """Of the weights as they are: other ones, and changes in place, give another tuple."""
+        return tuple((v.data_ptr(), 0 if v.is_inference() else v._version, v.dtype) for v in self.state_dict().values())
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and other processes: without what follows from the weights, which they make anew."""
-        return {**self.__dict__, "_frozen": None, "_identity": None}
-
-    def _changed(self) -> None:
-        """Forget what follows from the weights."""
-        for name in ("_frozen", "_identity"):
-            object.__setattr__(self, name, None)  # no submodule: it has no part in the state dict
-
-    def train(self, mode: bool = True) -> Model:
-        """As torch's; training makes the frozen prior obsolete, and the identity of the weights."""
-        self._changed()
-        return super().train(mode)
+        return {**self.__dict__, "_frozen": (None, None), "_identity": (None, b"")}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch's; where parts for training alone are missing, those of this model stay."""
         own = {k: v for k, v in self.state_dict().items() if k.startswith(self.training_only)}
         return super().load_state_dict({**own, **state_dict} if own else state_dict, strict, assign)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._changed()
-        super()._load_from_state_dict(*args, **kwargs)
 
 
 class PlainModel(Model):

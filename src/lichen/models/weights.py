@@ -7,6 +7,7 @@ is what was saved, nor on the configuration, which may gain fields.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -82,15 +83,19 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 
 def read(path: Path) -> Model:
-    """The model of a weights file, in eval mode. WeightsError where file and model do not fit."""
+    """The model of a weights file, in float32 and eval mode, whatever torch's defaults are at the time.
+
+    Torch's random numbers go on as if nothing had been. WeightsError where file and model do not fit.
+    """
     metadata = metadata_of(path)
     entry = find(metadata["model"])
     config_class = type(next(iter(entry.presets.values())).config)
     try:
-        model = build(entry, config_class(**json.loads(metadata["config"])))
-        with safe_open(path, framework="pt") as f:
-            tensors = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
-        model.load_state_dict(tensors)
+        with torch.device("cpu"), torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            model = build(entry, config_class(**json.loads(metadata["config"]))).float()
+            with safe_open(path, framework="pt") as f:
+                tensors = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
+            model.load_state_dict(tensors)
         model.objective = metadata["objective"]
     except (TypeError, ValueError, RuntimeError, SafetensorError) as e:
         raise WeightsError(f"{path} does not fit {entry.name}: {e}") from e
@@ -116,6 +121,11 @@ def _read_once(path: Path) -> Model:
     return read(path)
 
 
+def shared_default() -> Model:
+    """The default model, one for all who encode without naming one: for reading only."""
+    return _read_shipped(SHIPPED / file_name(DEFAULT))
+
+
 def by_identity(wanted: bytes) -> Model:
     """The shipped model of an identity, kept in memory. WeightsError where none has it."""
     path = shipped().get(wanted.hex())
@@ -139,7 +149,7 @@ def load(
 
     `load()` gives the default model with the weights that ship, `load(name, preset=...)` another's, where it has any;
     objective="ms-ssim" asks for those that were trained for MS-SSIM in place of the squared error;
-    `load(weights=path)` reads a file that Lichen wrote;
+    `load(weights=path)` reads a file that Lichen wrote. Each call gives a model of its own, which may be changed;
     `load("minnen2018-joint", state_dict=...)` takes a state dict, of Lichen's names or of CompressAI's. WeightsError
     where the weights do not fit or the model has none that ship.
     """
@@ -158,7 +168,7 @@ def load(
         which = entry.name if preset is None else f"{entry.name}, preset {preset},"
         which += "" if objective == "mse" else f" for {objective}"
         raise WeightsError(f"no weights of {which} come with this version: train some, or give a file (--weights)")
-    return _read_shipped(path)
+    return copy.deepcopy(_read_shipped(path))
 
 
 def file_name(name: str, objective: str = "mse") -> str:
