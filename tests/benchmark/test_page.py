@@ -144,6 +144,64 @@ def test_hover_tells_a_point(opened):
     assert "bpp" in tip.inner_text() and "dB" in tip.inner_text()
 
 
+def test_the_keyboard_keeps_its_place(opened):
+    focused = "document.activeElement.dataset.key"
+    for selector in ('#metrics button[data-value="ms-ssim"]', '#legend button[data-codec="webp"]', "#more summary"):
+        element = opened.locator(selector)
+        element.focus()
+        key = opened.evaluate(focused)
+        assert key
+        element.press("Enter")
+        assert opened.evaluate(focused) == key
+    head = opened.locator("#rows th", has_text="bpp")
+    head.focus()
+    head.press("Enter")
+    opened.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+
+
+def test_hiding_everything_moves_nothing(opened):
+    height = opened.locator("#curves").bounding_box()["height"]
+    for _ in range(3 + len(page.SHOWN)):
+        opened.locator('#legend > button[aria-pressed="true"]').first.click()
+    assert opened.locator("#curves path.curve").count() == 0
+    assert opened.locator("#curves").bounding_box()["height"] == pytest.approx(height, abs=20)
+    opened.locator("#legend button", has_text="show all").click()
+    assert opened.locator("#curves path.curve").count() == 3 + len(page.SHOWN)
+
+
+def test_labels_of_an_enlarged_part_tell_neighbours_apart(opened):
+    opened.evaluate("state.zoom = [1.0, 1.2, 33.1, 33.9]; drawCurves()")
+    labels = opened.locator("#curves text:not(.title)").all_text_contents()
+    assert len(labels) == len(set(labels)) > 6
+
+
+def test_a_finger_reads_a_point_and_moves_an_enlarged_picture(browser, report):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, offline=True)
+    tab = context.new_page()
+    tab.goto(report.as_uri())
+    box = tab.locator("#curves circle[r='3.6']").nth(2).bounding_box()
+    tab.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert "bpp" in tab.locator("#curves .tip").inner_text()
+    assert tab.locator("#v-pair").evaluate("e => getComputedStyle(e).touchAction") == "pan-y"
+    tab.locator('#v-zoom button[data-value="4"]').click()
+    assert tab.locator("#v-pair").evaluate("e => getComputedStyle(e).touchAction") == "auto"
+    assert tab.locator("#v-stage").evaluate("e => e.scrollLeft") > 0  # the divider is in sight
+    context.close()
+
+
+def test_on_paper_all_columns_are_there(browser, report):
+    context = browser.new_context(viewport={"width": 720, "height": 1000}, offline=True, color_scheme="dark")
+    tab = context.new_page()
+    tab.goto(report.as_uri())
+    tab.emulate_media(media="print")
+    for name in ("bd", "times"):
+        assert tab.locator(f"#{name}").evaluate("e => e.getBoundingClientRect().right") <= 720
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not tab.locator("#rows").is_visible()
+    context.close()
+
+
 def test_dragging_enlarges(opened):
     opened.locator("#curves").scroll_into_view_if_needed()
     box = opened.locator("#curves svg").bounding_box()

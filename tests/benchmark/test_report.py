@@ -112,3 +112,7 @@ def test_still_curves(tmp_path, suffix):
     data = path.read_bytes()
     assert data[:4] == b"\x89PNG" if suffix == "png" else b"vtm (published)" in data
     assert not figures.draw(Study("mine", []), tmp_path / "none.png")
+    few = [r for r in made_up.rows() if int(r.pixels, 16) % 3 == 0]
+    assert figures.draw(Study("kodak", few), path, "psnr", ["vtm"])
+    assert b"vtm (published)" not in path.read_bytes()  # of all pictures
+    assert not Study("kodak", few).whole and made_up.study().whole

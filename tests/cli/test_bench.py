@@ -111,6 +111,19 @@ def test_a_codec_that_breaks_ends_its_own_measurements_alone(pictures, tmp_path,
     assert {r.codec for r in Store(tmp_path / "s.jsonl").rows.values()} == {"jpeg-420"}
 
 
+def test_small_pictures_are_measured_without_ms_ssim(pictures, tmp_path, photo, capsys):
+    Image.fromarray(photo[:100, :180]).save(pictures / "small.png")
+    assert bench(pictures, tmp_path, "--codecs", "jpeg-420", "--anchor", "webp") == 0
+    said = capsys.readouterr()
+    assert "MS-SSIM needs 161 pixels to each side, and 1 pictures have less (small.png, ...)" in said.err
+    assert "no BD-rates: webp was not measured" in said.out
+    rows = Store(tmp_path / "s.jsonl").rows.values()
+    assert {(r.image == "small.png", r.ms_ssim is None) for r in rows} == {(True, True), (False, False)}
+    lines = (tmp_path / "s.jsonl").read_text()
+    assert bench(pictures, tmp_path, "--codecs", "jpeg-420") == 0
+    assert (tmp_path / "s.jsonl").read_text() == lines
+
+
 def test_again_of_a_group(pictures, tmp_path):
     options = ["--codecs", "jpeg", "--every", "3", "--no-ms-ssim"]
     assert bench(pictures, tmp_path, *options) == 0

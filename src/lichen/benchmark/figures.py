@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lichen.benchmark.bd import CurveError
-from lichen.benchmark.report import METRICS, PUBLISHED, Study
+from lichen.benchmark.bd import Curve, CurveError
+from lichen.benchmark.report import METRICS, PUBLISHED, Study, lichen_first
 from lichen.errors import LichenError
 
 COLOURS = (
@@ -19,6 +19,7 @@ COLOURS = (
 def draw(study: Study, path: str | Path, metric: str = "psnr", published: Sequence[str] = ()) -> bool:
     """Write the measured curves and some published ones, dashed; the suffix says the format. False without curves.
 
+    Published ones are left out where not all pictures of the set were measured.
     LichenError where matplotlib is missing.
     """
     try:
@@ -30,7 +31,9 @@ def draw(study: Study, path: str | Path, metric: str = "psnr", published: Sequen
         figure: Any = Figure(figsize=(7.2, 4.6), dpi=160, layout="constrained")
         axes = figure.add_subplot()
         drawn = 0
-        for codec in (*study.codecs, *(p + PUBLISHED for p in published if p + PUBLISHED in study.published)):
+        others = [p + PUBLISHED for p in published if study.whole and p + PUBLISHED in study.published]
+        measured: list[Curve] = []
+        for codec in (*lichen_first(study.codecs), *others):
             try:
                 c = study.curve(codec, metric)
             except CurveError:
@@ -42,9 +45,17 @@ def draw(study: Study, path: str | Path, metric: str = "psnr", published: Sequen
                 style["lw"] = 2.4
             axes.plot(c.bpp, c.quality, label=c.title, color=COLOURS[drawn % len(COLOURS)], **style)
             drawn += 1
+            measured += [] if c.published else [c]
         if not drawn:
             return False
         axes.set(xlabel="bits per pixel", ylabel=METRICS[metric], title=f"{study.name}, {study.pictures} pictures")
+        if measured:  # published ones may go far beyond
+            for limits, values in (
+                (axes.set_xlim, [c.bpp for c in measured]),
+                (axes.set_ylim, [c.quality for c in measured]),
+            ):
+                low, high = min(map(min, values)), max(map(max, values))
+                limits(low - 0.03 * (high - low), high + 0.03 * (high - low))
         axes.grid(color="#e5e5e5", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=7.5)

@@ -199,10 +199,11 @@ def draw(found: Look, picture: Pixels, path: str | Path, channels: int = 3) -> N
     weight = bits.sum((0, 1))
     order = np.argsort(-weight)[:channels]
     tables = found.numbers()["correlation"]
-    rows = len(order) + 2
-    aspect = found.height / found.width
-    figure: Any = Figure(figsize=(13, 3.1 * rows * max(0.62, aspect)), dpi=110, layout="constrained")
-    grid = figure.subplots(rows, 4, squeeze=False)
+    last = -(-len(tables) // 4)  # rows of correlations, which are square
+    rows = 1 + len(order)
+    heights = [3.1 * min(max(0.62, found.height / found.width), 1.5)] * rows + [3.1] * last
+    figure: Any = Figure(figsize=(13, sum(heights)), dpi=110, layout="constrained")
+    grid = figure.subplots(rows + last, 4, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes in grid.flat:
         axes.set_axis_off()
 
@@ -215,12 +216,12 @@ def draw(found: Look, picture: Pixels, path: str | Path, channels: int = 3) -> N
 
     pixels = found.width * found.height
     parts = ", ".join(f"{k} {b / pixels:.4f}" for k, b in found.bits.items())
-    show(grid[0, 0], picture, f"{found.model}, quality {found.quality or 'fixed'}")
+    show(grid[0, 0], picture, f"{found.model}, quality {f'{found.quality:g}' if found.quality else 'fixed'}")
     show(grid[0, 1], bits.sum(-1), f"bits of y by position (bpp: {parts})", "magma")
     for axes, (name, z) in zip(grid[0, 2:], found.hyper.items(), strict=False):
         c = int(np.argmax(z.var((0, 1))))
         show(axes, z[..., c], f"{name}_hat, channel {c}", "viridis")
-    for row, c in zip(grid[1:-1], order, strict=False):
+    for row, c in zip(grid[1:rows], order, strict=True):
         share = 100 * weight[c] / max(weight.sum(), 1e-9)
         span = max(float(np.abs(found.y_hat[..., c]).max()), 1e-6)
         show(row[0], found.y_hat[..., c], f"y_hat, channel {c}: {share:.1f} % of the bits", "RdBu_r", (-span, span))
@@ -228,7 +229,7 @@ def draw(found: Look, picture: Pixels, path: str | Path, channels: int = 3) -> N
             show(row[1], found.mu[..., c], "mu", "RdBu_r", (-span, span))
             show(row[2], found.sigma[..., c], "sigma", "magma")
             show(row[3], found.residual[..., c], "(y_hat - mu) / sigma", "RdBu_r", (-3, 3))
-    for axes, (name, entry) in zip(grid[-1], tables.items(), strict=False):
+    for axes, (name, entry) in zip(grid[rows:].flat, tables.items(), strict=False):
         table = np.array(entry["table"])
         title = f"correlation in {name}: {entry['right']:+.2f} right, {entry['below']:+.2f} below"
         show(axes, table, title, "RdBu_r", (-1, 1))

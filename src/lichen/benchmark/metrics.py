@@ -55,7 +55,7 @@ def ms_ssim(picture: Pixels, decoded: Pixels) -> float:
     if min(picture.shape[:2]) < MS_SSIM_SIDE:
         raise MetricError(
             f"MS-SSIM needs {MS_SSIM_SIDE} pixels to each side and the picture has "
-            f"{picture.shape[1]}x{picture.shape[0]}: leave it out or measure PSNR alone"
+            f"{picture.shape[1]}x{picture.shape[0]}: leave the picture out, or MS-SSIM (--no-ms-ssim)"
         )
     try:
         import pytorch_msssim
@@ -66,6 +66,11 @@ def ms_ssim(picture: Pixels, decoded: Pixels) -> float:
     with torch.inference_mode():
         x, x_hat = (torch.from_numpy(p.transpose(2, 0, 1)[None].astype(np.float64)) for p in (picture, decoded))
         return float(pytorch_msssim.ms_ssim(x, x_hat, data_range=255.0))
+
+
+def takes_ms_ssim(width: int, height: int) -> bool:
+    """Whether a picture is large enough for its five scales."""
+    return min(width, height) >= MS_SSIM_SIDE
 
 
 def decibels(ms_ssim: float) -> float:

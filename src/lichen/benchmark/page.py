@@ -24,7 +24,7 @@ from lichen.benchmark import published, runner
 from lichen.benchmark.bd import CurveError
 from lichen.benchmark.codecs import Codec
 from lichen.benchmark.datasets import pixels
-from lichen.benchmark.report import METRICS, PUBLISHED, Point, Study
+from lichen.benchmark.report import METRICS, PUBLISHED, Point, Study, lichen_first
 from lichen.benchmark.runner import Row
 from lichen.container import write_atomic
 from lichen.errors import LichenError
@@ -93,7 +93,7 @@ def _sources(studies: Sequence[Study]) -> list[str]:
 
 
 def _set(study: Study, report: Report) -> dict[str, Any]:
-    measured = [_measured(study, c, i) for i, c in enumerate(_lichen_first(study.codecs))]
+    measured = [_measured(study, c, i) for i, c in enumerate(lichen_first(study.codecs))]
     others = [_published(study, c, len(measured) + i) for i, c in enumerate(_shown_first(study.published))]
     known = study.known
     about = f"{study.pictures} pictures"
@@ -112,10 +112,6 @@ def _set(study: Study, report: Report) -> dict[str, Any]:
         "bd": {m: _distances(study, m) for m in METRICS},
         "rows": [_row(r) for r in study.rows],
     }
-
-
-def _lichen_first(codecs: Sequence[str]) -> list[str]:
-    return sorted(codecs, key=lambda c: not c.startswith("lichen"))
 
 
 def _shown_first(names: Sequence[str]) -> list[str]:
@@ -145,9 +141,9 @@ def _published(study: Study, label: str, colour: int) -> dict[str, Any]:
     return {
         "name": label,
         "published": True,
-        "shown": codec in SHOWN,
+        "shown": codec in SHOWN and study.whole,
         "colour": colour,
-        "about": f"{about.title}. {about.citation}",
+        "about": ", ".join((about.title, about.citation)),
         "points": points,
     }
 

@@ -133,6 +133,11 @@ class Distance:
     pictures: int | None  # that both were averaged over; None between published ones
 
 
+def lichen_first(codecs: Iterable[str]) -> list[str]:
+    """The order in which codecs are shown."""
+    return sorted(codecs, key=lambda c: not c.startswith("lichen"))
+
+
 PUBLISHED = " (published)"
 """Ends the label of a published curve, which is thereby never taken for a measured one."""
 
@@ -178,6 +183,11 @@ class Study:
     def known(self) -> datasets.Dataset | None:
         """The registered set that this is, if any."""
         return datasets.DATASETS.get(self.name)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all pictures of the set were measured, as publications have it."""
+        return self.known is None or self.known.number in (None, self.pictures)
 
     def points(self, codec: str, pixels: Collection[str] | None = None) -> list[Point]:
         """A measured codec's averages, over some of the pictures where `pixels` names them."""
@@ -241,7 +251,7 @@ def markdown(studies: Iterable[Study], anchors: Sequence[str], metrics_: Sequenc
     for study in studies:
         lines += [f"## {study.name}, {study.pictures} pictures", ""]
         for anchor in anchors:
-            if anchor not in (*study.codecs, *study.published):
+            if anchor not in (*study.codecs, *study.published) or (anchor in study.published and not study.whole):
                 continue
             lines += [f"BD-rate against {anchor}, PCHIP over the whole overlap", ""]
             lines.append("| codec | " + " | ".join(METRICS[m] for m in metrics_) + " |")

@@ -160,8 +160,9 @@ def measure(
 ) -> list[Row]:
     """Rows of all codecs at all their settings on all pictures; what `store` has already is not measured again.
 
-    ms_ssim: measure it too. again: names of codecs to measure whatever the store has. processes: for sizes and
-    qualities. timed: on how many pictures, evenly spaced, times are taken (None: all); repeats: how often, after one
+    ms_ssim: measure it too, of pictures that are large enough. again: names of codecs to measure whatever the store
+    has. processes: for sizes and qualities. timed: on how many pictures, evenly spaced, times are taken (None: all);
+    repeats: how often, after one
     run that does not count where it is more than 1. memory: measure peak memory too. limits: codec -> on how many
     pictures, evenly spaced, to measure a slow one. cluster: the address of a Ray cluster that measures rates and
     qualities in place of processes here, "local" to start one; codecs and pictures go to it. on_error: what to do with
@@ -177,7 +178,7 @@ def measure(
 
     def lacks(i: int, c: Codec, s: float) -> bool:
         row = store.rows.get(run.key(i, c, s))
-        return c.name in again or row is None or (ms_ssim and row.ms_ssim is None)
+        return c.name in again or row is None or (ms_ssim and _lacks_ms_ssim(row))
 
     def untimed(i: int, c: Codec, s: float) -> bool:
         row = store.rows.get(run.key(i, c, s))
@@ -216,6 +217,10 @@ def spread(n: int, wanted: int | None) -> list[int]:
 def middle(codec: Codec) -> float:
     """The setting in the middle."""
     return float(codec.settings[len(codec.settings) // 2])
+
+
+def _lacks_ms_ssim(row: Row) -> bool:
+    return row.ms_ssim is None and metrics.takes_ms_ssim(row.width, row.height)
 
 
 def _unweighed(row: Row | None) -> bool:
@@ -400,7 +405,7 @@ def _measure(
     if decoded.shape != picture.shape:
         raise CodecError(f"what it decodes has the shape {decoded.shape}, the picture {picture.shape}")
     times: dict[str, Any] = {"encode_s": encode, "decode_s": decode, "repeats": repeats, "machine": machine()}
-    if old is not None and old.bytes == len(data) and not (ms_ssim and old.ms_ssim is None):
+    if old is not None and old.bytes == len(data) and not (ms_ssim and _lacks_ms_ssim(old)):
         return dataclasses.replace(old, **times)
     y, yuv = metrics.psnr_ycbcr(picture, decoded)
     return Row(
@@ -414,7 +419,7 @@ def _measure(
         bytes=len(data),
         bpp=metrics.bpp(data, picture),
         psnr=metrics.psnr(picture, decoded),
-        ms_ssim=metrics.ms_ssim(picture, decoded) if ms_ssim else None,
+        ms_ssim=metrics.ms_ssim(picture, decoded) if ms_ssim and metrics.takes_ms_ssim(*picture.shape[:2]) else None,
         psnr_y=y,
         psnr_yuv=yuv,
         **times,

@@ -79,7 +79,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    from lichen.benchmark import analyses, datasets, page, report, runner
+    from lichen.benchmark import analyses, datasets, metrics, page, report, runner
     from lichen.benchmark.codecs import LichenCodec
 
     if args.list:
@@ -111,6 +111,12 @@ def run(args: argparse.Namespace) -> int:
             rows = runner.measure(codecs, pictures, store, processes=processes, **options)
             if name in datasets.DATASETS and (others := datasets.others(name, pictures)):
                 notes.append(f"{name}: {len(others)} files are not those known by these names ({others[0].name}, ...).")
+            small = {r.image for r in rows if not args.no_ms_ssim and not metrics.takes_ms_ssim(r.width, r.height)}
+            if small:
+                side = f"{metrics.MS_SSIM_SIDE} pixels to each side"
+                notes.append(
+                    f"{_title(name)}: MS-SSIM needs {side}, and {len(small)} pictures have less ({min(small)}, ...)."
+                )
             study = report.Study(_title(name), rows)
             studies.append(study)
             _print(study, args.anchor)
@@ -182,14 +188,17 @@ def _write(
         how = [
             "bpp is the size of the whole file. PSNR is over 8-bit RGB, averaged over pictures; MS-SSIM in dB is "
             "-10 log10(1 - MS-SSIM) of the average; Y and YUV 6:1:1 are of BT.601 full-range YCbCr.",
-            "Dashed curves are figures of publications and were not measured here.",
         ]
+        if any(s.published for s in studies):
+            how.append("Dashed curves are figures of publications and were not measured here.")
         if viewed:
             how.append("The pictures under Look are shown as JPEG of quality 92, 4:4:4; their numbers are exact.")
+        timed = [r for s in studies for r in s.rows if r.encode_s is not None]
+        repeats, shown = sorted({r.repeats for r in timed}), len({r.pixels for r in timed})
         times = (
-            f"Wall clock, median of warm runs (repeats: {args.repeats}, pictures: {args.timed}), one at a time, mean "
-            "over settings; Lichen and FFmpeg's encoders on one thread. Memory is the peak of a fresh process above "
-            "what it held with the codec loaded, at the middle setting."
+            f"Wall clock, median of warm runs (repeats: {', '.join(map(str, repeats))}, pictures: {shown}), one at a "
+            f"time, mean over settings; FFmpeg's encoders on one thread, Lichen on {args.threads} where timed now. "
+            "Memory is the peak of a fresh process above what it held with the codec loaded, at the middle setting."
         )
         page.write(
             page.Report(
@@ -292,4 +301,6 @@ def _print(study: Study, anchor: str) -> None:
     if anchor in study.codecs or anchor in study.published:
         print(f"\nBD-rate against {anchor}\n")
         print(report.comparison_table(study, anchor))
+    else:
+        print(f"\nno BD-rates: {anchor} was not measured (--anchor CODEC)")
     print()

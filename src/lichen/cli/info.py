@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             d = describe(sys.stdin.buffer.read() if source == "-" else Path(source), args.partial)
         except LichenError as e:
-            print(f"lichen: {source}: {e}", file=sys.stderr)
+            print(f"lichen: {e}" if source in str(e) else f"lichen: {source}: {e}", file=sys.stderr)
             failed = 1
             continue
         if args.json:
