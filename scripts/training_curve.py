@@ -176,12 +176,16 @@ def table(lines: Sequence[Line]) -> str:
         )
         rows += [
             "",
-            f"Least squares over the {n} ends of trainings: BD-rate against BPG = {a:.1f} % {b:+.1f} % "
-            f"log2(Gpx). Each doubling of what was seen was worth {-b:.1f} %. Carried on from where it stands, that "
+            f"Least squares over the {n} ends of trainings: BD-rate against BPG in percent = {_formula(a, b)}. "
+            f"Each doubling of what was seen was worth {-b:.1f} %. Carried on from where it stands, that "
             f"promises {promised}, where two cores train at {PACE / 1e6:g} Mpx/s; a fit of {n} points knows of "
             "no limit of the network's size.",
         ]
     return "\n".join(rows)
+
+
+def _formula(a: float, b: float) -> str:
+    return f"{a:.1f} {'+' if b > 0 else '-'} {abs(b):.1f} log2(Gpx)"
 
 
 def draw(lines: Sequence[Line], path: Path) -> None:
@@ -198,7 +202,7 @@ def draw(lines: Sequence[Line], path: Path) -> None:
             axes.plot(*zip(*pairs, strict=True) if pairs else ([], []), style, label=label)
         if (ab := fit(found)) is not None:
             x = np.geomspace(found[0].gigapixels, 2 * found[-1].gigapixels, 50)
-            axes.plot(x, ab[0] + ab[1] * np.log2(x), "--", color="gray", label=f"{ab[0]:.1f} {ab[1]:+.1f} log2(Gpx)")
+            axes.plot(x, ab[0] + ab[1] * np.log2(x), "--", color="gray", label=_formula(*ab))
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
