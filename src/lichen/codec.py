@@ -336,10 +336,7 @@ def _quality_units(quality: float) -> int:
 
 def identity_of(model: Model) -> bytes:
     """`identity`, remembered as long as the weights stay."""
-    now = model.versions()
-    if model._identity[0] != now:
-        model._identity = (now, identity(model))
-    return model._identity[1]
+    return model.of_weights("identity", lambda: identity(model))
 
 
 def _usable(model: Model) -> Model:

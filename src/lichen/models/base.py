@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from lichen.coding.coder import Coder, Meter
 from lichen.layers.gain import lmbda_between
 from lichen.priors.conditional import Latents
+
+T = TypeVar("T")
 
 PAPERS: Mapping[str, Any] = {"schedule": "constant", "warmup": 0, "betas": (0.9, 0.999), "hard_every": 0}
 """What the papers' recipes have in common: Adam as it comes at a constant rate, crops as they are."""
@@ -54,8 +56,7 @@ class Model(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._frozen: tuple[Any, Any] = (None, None)  # the weights' versions, and the prior made of them
-        self._identity: tuple[Any, bytes] = (None, b"")  # likewise, of `lichen.codec.identity_of`
+        self._of_weights: dict[str, tuple[Any, Any, list[Tensor]]] = {}
 
     def analyse(self, x: Tensor, quality: Tensor | None) -> Tensor:
         """x: (B, 3, H, W) in 0..1, H and W multiples of `stride` or anything where `any_size`; quality: (B,), or None
@@ -130,19 +131,24 @@ class Model(nn.Module):
         return y_hat.float()
 
     def frozen_prior(self) -> Any:
-        """The prior in exact arithmetic, made at first use and anew when the weights have changed."""
-        now = self.versions()
-        if self._frozen[0] != now:
-            object.__setattr__(self, "_frozen", (now, self.prior.frozen()))  # no part of the state dict
-        return self._frozen[1]
+        """The prior in exact arithmetic."""
+        return self.of_weights("frozen prior", self.prior.frozen)
 
-    def versions(self) -> tuple[Any, ...]:
-        """Of the weights as they are: other ones, and changes in place, give another tuple."""
-        return tuple((v.data_ptr(), 0 if v.is_inference() else v._version, v.dtype) for v in self.state_dict().values())
+    def of_weights(self, what: str, make: Callable[[], T]) -> T:
+        """What follows from the weights: made at first use, and anew when they have changed, in place or for others.
+
+        Torch does not count what is changed in place through a parameter's `data`; that alone is not seen.
+        """
+        weights = list(self.state_dict().values())
+        now = [(v.data_ptr(), 0 if v.is_inference() else v._version, v.dtype) for v in weights]
+        if what not in self._of_weights or self._of_weights[what][0] != now:
+            self._of_weights[what] = now, make(), weights  # held, so that no others come to lie where they do
+        found: T = self._of_weights[what][1]
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and other processes: without what follows from the weights, which they make anew."""
-        return {**self.__dict__, "_frozen": (None, None), "_identity": (None, b"")}
+        return {**self.__dict__, "_of_weights": {}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch's; where parts for training alone are missing, those of this model stay."""
