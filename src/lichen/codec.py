@@ -32,6 +32,7 @@ from lichen.models import find
 from lichen.models.base import Model
 from lichen.models.weights import by_identity, identity, shared_default
 from lichen.picture import MAX_PIXELS, ImageLike, Levels, Picture
+from lichen.picture.alpha import decode_alpha
 from lichen.priors.conditional import Latents
 from lichen.tiles import Box
 
@@ -230,7 +231,7 @@ def decode_picture(
     picture = pictures.from_chunks(pixels, rest)
     if "ALPH" not in file.chunks:
         return picture
-    alpha = pictures.decode_alpha(file.chunks["ALPH"], header.height, header.width, depth)
+    alpha = decode_alpha(file.chunks["ALPH"], header.height, header.width, depth)
     return replace(picture, alpha=alpha[area.rows, area.columns])
 
 

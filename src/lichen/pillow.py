@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 from lichen.container import MODELS, SIGNATURE, Container, outline, read_part
 from lichen.errors import LichenError, NotLichenError
-from lichen.picture import decompress_metadata, exif_of, orientation_of
+from lichen.picture.metadata import decompress, exif_of, orientation_of
 
 if TYPE_CHECKING:
     from lichen.models.base import Model
@@ -53,7 +53,7 @@ class LichenImageFile(ImageFile.ImageFile):
                 raise SyntaxError(str(e)) from e  # which tells Pillow to try another format
             metadata = {part.type: read_part(self.fp, part) for part in parts if part.type in _INFO}
             for kind, payload in metadata.items():
-                if data := decompress_metadata(payload):
+                if data := decompress(payload):
                     self.info[_INFO[kind]] = b"Exif\0\0" + data if kind == "EXIF" else data
         self._size = header.width, header.height
         self._mode = ("L" if header.grey else "RGB") + "A" * any(part.type == "ALPH" for part in parts)

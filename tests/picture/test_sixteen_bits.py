@@ -14,14 +14,13 @@ import pytest
 from PIL import Image
 from PIL import TiffImagePlugin as T
 
-from lichen import sixteen_bits
 from lichen.errors import LimitError, PictureError
-from lichen.picture import load
+from lichen.picture import load, sixteen_bits
 
 imagecodecs = pytest.importorskip("imagecodecs")
 tifffile = pytest.importorskip("tifffile")
 
-DATA = Path(__file__).parent / "data" / "pictures"
+DATA = Path(__file__).parents[1] / "data" / "pictures"
 COLOUR: npt.NDArray[np.uint16] = np.fromfile(DATA / "master.rgba", "<u2").reshape(24, 36, 4)
 SAMPLES = {"grey": COLOUR[..., :1], "grey, alpha": COLOUR[..., ::3], "RGB": COLOUR[..., :3], "RGBA": COLOUR}
 
