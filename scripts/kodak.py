@@ -12,6 +12,7 @@ import argparse
 import sys
 
 from lichen.benchmark import codecs, datasets, published, report, runner, streams
+from lichen.benchmark.store import Store
 from lichen.errors import LichenError
 
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     pictures = datasets.find("kodak", args.data)[:: args.every]
     lichen = codecs.LichenCodec(weights=args.weights, threads=args.threads)
     measured = [lichen, codecs.create("jpeg-420"), codecs.create("webp")]
-    rows = runner.measure(measured, pictures, runner.Store(args.store), ms_ssim=args.ms_ssim, again=args.again)
+    rows = runner.measure(measured, pictures, Store(args.store), ms_ssim=args.ms_ssim, again=args.again)
     points = report.averages(rows)
 
     print(f"Kodak, {len(pictures)} pictures, averages over the pictures at each setting\n")

@@ -27,6 +27,7 @@ from lichen.benchmark import datasets, metrics, published, report, runner
 from lichen.benchmark.bd import Curve, CurveError, bd_rate
 from lichen.benchmark.codecs import LichenCodec
 from lichen.benchmark.complexity import Complexity, complexity
+from lichen.benchmark.store import Row, Store
 from lichen.codec import identity_of
 from lichen.container import write_atomic
 from lichen.errors import LichenError, WeightsError
@@ -148,11 +149,9 @@ def as_codec(model: Model, stem: str, threads: int) -> Weights:
     return Weights(model.name, preset, stem, codec)
 
 
-def measure(
-    weights: Sequence[Weights], pictures: Sequence[Path], store: runner.Store, console: Console
-) -> list[runner.Row]:
+def measure(weights: Sequence[Weights], pictures: Sequence[Path], store: Store, console: Console) -> list[Row]:
     """A row a quality and picture. What is not in the store yet is measured, warm."""
-    rows: list[runner.Row] = []
+    rows: list[Row] = []
     for w in weights:
         for quality in w.codec.settings:  # the frozen prior and its tables are made at first use
             w.codec.decode(w.codec.encode(np.zeros((64, 64, 3), np.uint8), quality))
@@ -164,7 +163,7 @@ def similarity(ms_ssim: float | None) -> str:
     return "" if ms_ssim is None else f"{ms_ssim:.4f} ({metrics.decibels(ms_ssim):.2f} dB)"
 
 
-def measured_table(weights: Sequence[Weights], measured: Sequence[runner.Row]) -> str:
+def measured_table(weights: Sequence[Weights], measured: Sequence[Row]) -> str:
     """A row a quality, averaged over the pictures."""
     points, rows = report.averages(measured), []
     for w in weights:
@@ -180,7 +179,7 @@ ANCHOR = "minnen2018-factorized"
 """Against whose `small`, trained for the squared error, BD-rates are taken."""
 
 
-def distances_table(weights: Sequence[Weights], measured: Sequence[runner.Row]) -> str:
+def distances_table(weights: Sequence[Weights], measured: Sequence[Row]) -> str:
     """BD-rates of all weights with several qualities against those of `ANCHOR`, by either metric, and their ranges."""
     points = report.averages(measured)
     several = [w for w in weights if len(w.codec.settings) > 1]
@@ -267,7 +266,7 @@ def run(args: argparse.Namespace) -> None:
     if args.data is not None:
         pictures = datasets.find("kodak", args.data)[:: args.every]
         weights = find_weights(args.weights, args.threads)
-        rows = measure(weights, pictures, runner.Store(args.store), console)
+        rows = measure(weights, pictures, Store(args.store), console)
         which = f"all {len(pictures)}" if args.every == 1 else f"{len(pictures)} of the 24"
         machines = "; ".join(sorted({r.machine for r in rows}))
         about = f"Means over {which} pictures. Times: {machines}; torch's threads: {args.threads}."

@@ -26,6 +26,7 @@ import pages
 
 from lichen.benchmark import codecs, datasets, published, report, runner
 from lichen.benchmark.bd import Curve, CurveError, bd_rate
+from lichen.benchmark.store import Store
 from lichen.errors import LichenError
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -79,7 +80,7 @@ def measure(args: argparse.Namespace) -> list[Line]:
     pictures = datasets.find("kodak", args.data)
     codec = codecs.LichenCodec(weights=args.weights)
     with tempfile.TemporaryDirectory() as folder:
-        rows = runner.measure([codec], pictures, runner.Store(Path(folder) / "rows.jsonl"))
+        rows = runner.measure([codec], pictures, Store(Path(folder) / "rows.jsonl"))
     points = report.averages(rows)[codec.name]
     ended = int(not args.midway)
     return [Line(args.gigapixels, args.hours, ended, args.what, p.setting, p.bpp, p.psnr) for p in points]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lichen.benchmark.report import Study
-from lichen.benchmark.runner import Row
+from lichen.benchmark.store import Row
 
 CODECS = {"jpeg-420": 1.0, "webp": 0.75, "lichen": 0.5}  # rate for the same quality
 SETTINGS = (10.0, 30.0, 50.0, 70.0, 90.0)

@@ -22,6 +22,7 @@ import lichen
 from lichen import batch, places
 from lichen.batch import Outcome
 from lichen.benchmark import codecs, runner
+from lichen.benchmark.store import Store
 from lichen.cli import main
 from lichen.cli.encode import Encoding
 from lichen.cluster import Cluster, ClusterError
@@ -214,9 +215,9 @@ def test_measurements_are_those_of_one_process(nodes: Any, tmp_path: Path, photo
     for i, path in enumerate(paths):
         Image.fromarray(np.ascontiguousarray(photo[i * 64 : i * 64 + 64, :96])).save(path)
     found = [codecs.create("webp"), codecs.create("jpeg-420")]
-    store = runner.Store(tmp_path / "cluster.jsonl")
+    store = Store(tmp_path / "cluster.jsonl")
     rows = runner.measure(found, paths, store, repeats=0, cluster=nodes.address)
-    assert rows == runner.measure(found, paths, runner.Store(tmp_path / "here.jsonl"), repeats=0)
+    assert rows == runner.measure(found, paths, Store(tmp_path / "here.jsonl"), repeats=0)
     assert len(rows) == 3 * 16
     lines = store.path.read_text()
     runner.measure(found, paths, store, repeats=0, cluster=nodes.address)

@@ -13,8 +13,9 @@ from rich.console import Console
 from tiny import make_tiny
 
 import lichen
-from lichen.benchmark import metrics, published, runner
+from lichen.benchmark import metrics, published
 from lichen.benchmark.complexity import Complexity
+from lichen.benchmark.store import Row, Store
 from lichen.errors import WeightsError
 from lichen.models import REGISTRY, weights
 
@@ -94,7 +95,7 @@ def test_measured_from_files(photo: Photo, pictures: list[Path], tmp_path: Path)
         ("minnen2018-scale", "of its own (trained)"),
         ("balle2018-factorized", "of its own"),
     ]
-    store = runner.Store(tmp_path / "store.jsonl")
+    store = Store(tmp_path / "store.jsonl")
     measured = models_table.measure(found, pictures, store, Console(quiet=True))
     rows = cells(models_table.measured_table(found, measured))
     assert [r[2] for r in rows] == ["fixed", "1", "34", "67", "100"]
@@ -107,7 +108,7 @@ def test_measured_from_files(photo: Photo, pictures: list[Path], tmp_path: Path)
         assert row[3] == f"{np.mean([8 * len(f) / (176 * 192) for f in files]):.3f}"
         assert row[4] == f"{np.mean([metrics.psnr(a, b) for a, b in pairs]):.2f}"
         assert row[5].startswith(f"{np.mean([metrics.ms_ssim(a, b) for a, b in pairs]):.4f} (")
-    again = models_table.measure(found, pictures, runner.Store(store.path), Console(quiet=True))
+    again = models_table.measure(found, pictures, Store(store.path), Console(quiet=True))
     assert again == measured  # times too: nothing was measured anew
 
 
@@ -118,7 +119,7 @@ def test_distances_against_the_factorized_prior() -> None:
     found[0] = dataclasses.replace(found[0], file=models_table.ANCHOR)
 
     def row(codec: str, setting: float, rate: float, psnr: float) -> Any:
-        return runner.Row(codec, "", setting, "p.png", "", 8, 8, 1, rate, psnr, 1 - 10 ** (-psnr / 20), 1, 1, "", 1)
+        return Row(codec, "", setting, "p.png", "", 8, 8, 1, rate, psnr, 1 - 10 ** (-psnr / 20), 1, 1, "", 1)
 
     measured = []
     for q, psnr in ((1.0, 30.0), (34.0, 32.0), (67.0, 34.0), (100.0, 36.0)):

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from lichen.benchmark import analyses, codecs, page, runner
+from lichen.benchmark.store import Store
 
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 
@@ -72,7 +73,7 @@ def test_pictures_to_look_at(photo, tmp_path):
     for i, p in enumerate(paths):
         Image.fromarray(photo[i * 64 : i * 64 + 128, :128]).save(p)
     codec = codecs.create("webp")
-    rows = runner.measure([codec], paths, runner.Store(tmp_path / "s.jsonl"), repeats=0)
+    rows = runner.measure([codec], paths, Store(tmp_path / "s.jsonl"), repeats=0)
     study = page.Study("mine", rows)
     found = page.viewer(study, [codec], paths, tmp_path / "kept", 1)
     assert [f["name"] for f in found] == ["0.png"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import signal
 import subprocess
 import sys
@@ -16,7 +15,8 @@ from PIL import Image
 
 from lichen.benchmark import codecs, runner
 from lichen.benchmark.codecs import CodecError
-from lichen.benchmark.runner import Store, StoreError, measure
+from lichen.benchmark.runner import measure
+from lichen.benchmark.store import Store
 
 
 class Counting:
@@ -112,20 +112,6 @@ def test_a_line_cut_short_loses_that_line_alone(pictures, tmp_path):
     assert len(Store(path).rows) == 3
 
 
-def test_rows_through_the_store(pictures, tmp_path):
-    row = measure([Counting()], pictures[:1], Store(tmp_path / "s.jsonl"))[0]
-    lossless = type(row)(**{**row.__dict__, "psnr": math.inf, "psnr_y": math.inf, "psnr_yuv": math.inf})
-    assert type(row).from_json(lossless.to_json()) == lossless
-    assert "Infinity" not in lossless.to_json()
-
-
-def test_something_else_is_no_store(tmp_path):
-    path = tmp_path / "readme.md"
-    path.write_text("# title\ntext\n")
-    with pytest.raises(StoreError, match="no store"):
-        Store(path)
-
-
 def test_several_processes_find_the_same(pictures, tmp_path):
     codec = codecs.create("webp")
     alone = measure([codec], pictures[:2], Store(tmp_path / "a.jsonl"), repeats=0)
@@ -146,6 +132,7 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 sys.path[:0] = [{tests!r}, {source!r}]
 from lichen.benchmark import datasets, runner
+from lichen.benchmark.store import Store
 from test_runner import Counting
 
 class Slow(Counting):
@@ -157,7 +144,7 @@ if __name__ == "__main__":
     codec = Slow()
     print("begin", flush=True)
     try:
-        runner.measure([codec], datasets.folder({data!r}), runner.Store({store!r}), repeats=0, processes={processes})
+        runner.measure([codec], datasets.folder({data!r}), Store({store!r}), repeats=0, processes={processes})
     finally:
         print(len(codec.encoded), flush=True)
 """

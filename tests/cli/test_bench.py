@@ -9,7 +9,7 @@ import sys
 import pytest
 from PIL import Image
 
-from lichen.benchmark.runner import Store
+from lichen.benchmark.store import Store
 from lichen.cli import main
 
 

@@ -13,7 +13,7 @@ class Png:
     def decode(self, data):
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
-runner.measure([Png()], datasets.folder("pictures"), runner.Store("results.jsonl"))
+runner.measure([Png()], datasets.folder("pictures"), store.Store("results.jsonl"))
 """
 
 from __future__ import annotations

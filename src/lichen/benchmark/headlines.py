@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     """Print the table; of a store's rows, all are taken to be of Kodak's pictures."""
     print(table())
     if argv:
-        from lichen.benchmark.runner import Store
+        from lichen.benchmark.store import Store
 
         rows = [r for r in Store(argv[0]).rows.values() if r.image.startswith("kodim")]
         print("\n" + markdown(Study(DATASET, rows)))

@@ -25,7 +25,7 @@ from lichen.benchmark.bd import CurveError
 from lichen.benchmark.codecs import Codec
 from lichen.benchmark.datasets import pixels
 from lichen.benchmark.report import METRICS, PUBLISHED, Point, Study, lichen_first
-from lichen.benchmark.runner import Row
+from lichen.benchmark.store import Row, digest
 from lichen.container import write_atomic
 from lichen.errors import LichenError
 from lichen.version import __version__
@@ -227,7 +227,7 @@ def viewer(
     found = []
     for i in runner.spread(len(paths), number):
         picture = pixels(paths[i])
-        of = runner.digest(picture)
+        of = digest(picture)
         versions = []
         for codec in codecs:
             rows = [r for r in study.rows if r.codec == codec.name and r.pixels == of]

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from lichen.benchmark import datasets, metrics, published
 from lichen.benchmark.bd import BDPSNR, BDRate, Curve, CurveError, bd_psnr, bd_rate
-from lichen.benchmark.runner import Row
+from lichen.benchmark.store import Row
 
 
 @dataclass(frozen=True)

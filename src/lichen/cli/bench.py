@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     from lichen.benchmark import analyses, datasets, metrics, page, report, runner
     from lichen.benchmark.codecs import LichenCodec
+    from lichen.benchmark.store import Store
 
     if args.list:
         return _list()
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     limits = _limits(args.limit, names)
     again = [name for given in args.again for name in _chosen(given, names, "--again")]
     _check_anchor(args.anchor, names, sets)
-    store = runner.Store(args.store)
+    store = Store(args.store)
     processes = args.processes or os.cpu_count() or 1
     failures: list[str] = []
     studies, viewed = [], []
