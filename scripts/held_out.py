@@ -25,8 +25,8 @@ from lichen.coding.coder import Meter
 from lichen.errors import LichenError
 from lichen.models.base import Model
 from lichen.models.weights import read
+from lichen.training import validation
 from lichen.training.data import load_pictures, random_crops
-from lichen.training.loop import VALIDATION_CROPS, VALIDATION_SIZE
 from lichen.training.loss import bits_per_pixel, rate_distortion, squared_error
 
 QUALITIES = tuple(1 + 99 * k / 7 for k in range(8))
@@ -69,7 +69,7 @@ def held_out_crops(data: Sequence[str], cache: Path = CACHE) -> Tensor:
     """(36, 3, 256, 256) in 0..1, smaller where pictures are; the same at every call. DataError as the trainer's."""
     pictures = load_pictures(data, cache, 64)
     smallest = min(min(p.shape[:2]) for p in pictures.held_out)
-    return random_crops(pictures.held_out, VALIDATION_CROPS, min(VALIDATION_SIZE, smallest // 64 * 64), [7])
+    return random_crops(pictures.held_out, validation.CROPS, min(validation.SIZE, smallest // 64 * 64), [7])
 
 
 @torch.no_grad()

@@ -166,3 +166,14 @@ def test_a_frozen_lstm_agrees_and_stays_on_the_grid() -> None:
         torch.testing.assert_close(found.float(), out, atol=3e-3, rtol=0)
         c = exact_state[1] * 2**exact.ACTIVATION_BITS
         assert torch.equal(c, c.round())
+
+
+def test_gradients_are_the_same_in_any_layout() -> None:
+    torch.manual_seed(0)
+    cell = ResidualGRU(4, 8, 3, 1, 2)
+    x, found = numbers(2, 4, 16, 16), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        cell.zero_grad()
+        cell(x.contiguous(memory_format=layout), None)[0].square().sum().backward()
+        found.append([p.grad for p in cell.parameters() if p.grad is not None])
+    torch.testing.assert_close(found[0], found[1])

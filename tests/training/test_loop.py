@@ -31,8 +31,7 @@ from lichen.models.weights import identity, read
 from lichen.training import loop
 from lichen.training.config import ConfigError, TrainConfig, saved_config
 from lichen.training.data import DataError
-from lichen.training.log import At
-from lichen.training.loop import Average, learning_rate, stratified, train
+from lichen.training.loop import train
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 Configure = Callable[..., TrainConfig]
@@ -268,12 +267,6 @@ def test_two_processes_train_in_stages(tiny_config: Configure) -> None:
     assert checkpoint(config)["step"] == 5
 
 
-def test_qualities_are_spread_over_all_processes() -> None:
-    u = torch.cat([stratified(3, 4, rank, [0, 17]) for rank in range(4)])
-    assert sorted((u * 12).floor().tolist()) == list(range(12))
-    assert not torch.equal(u, torch.cat([stratified(3, 4, rank, [0, 18]) for rank in range(4)]))
-
-
 # ---- Objectives and starts -------------------------------------------------------------------------------------------
 
 
@@ -402,48 +395,6 @@ def test_gradients_that_stay_infinite(tiny_config: Configure, monkeypatch: pytes
 
     with pytest.raises(LichenError, match=r"21 steps in a row gave no finite gradient: lower the rate \(--lr\)"):
         train(tiny_config("run", 50), console=quiet())
-
-
-# ---- Pieces ----------------------------------------------------------------------------------------------------------
-
-
-def test_learning_rate(tiny_config: Configure) -> None:
-    config = tiny_config("run", 100_000, warmup=2000)
-
-    def at(step: int, config: TrainConfig = config) -> float:
-        return learning_rate(loop.progress(config, At(step)), step, config)
-
-    assert at(0) == pytest.approx(1 / 2000, rel=1e-3)
-    assert at(999) == pytest.approx(0.5, rel=1e-3)
-    assert at(50_000) == pytest.approx(0.5)
-    assert at(100_000) == pytest.approx(0)
-    assert at(50_000, dataclasses.replace(config, schedule="constant")) == 1
-    short = dataclasses.replace(config, steps=100)
-    assert at(5, short) == pytest.approx(0.5, rel=0.02)  # a tenth of the training, not 2000 steps
-    by_minutes = dataclasses.replace(config, steps=None, minutes=10.0)
-    assert loop.progress(by_minutes, At(7, 150.0)) == 0.25
-
-
-def test_the_average_forgets_its_start() -> None:
-    net = create("light", "small")
-    average = Average(net, 0.99)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.fill_(3.0)
-    for step in range(1, 400):
-        average.update(net, step)
-    assert all(torch.allclose(v, torch.full_like(v, 3.0), atol=1e-3) for v in average.values.values())
-
-
-def test_kernels_lie_as_their_gradients_come() -> None:
-    net = create("light", "small")
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    loop._channels_last(net)
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-    net.start_from(torch.rand(300, 3, 64, 64))
-    x_hat, bits = net(torch.rand(2, 64, 64, 3).permute(0, 3, 1, 2), torch.tensor([20.0, 80.0]))
-    (x_hat.mean() + sum(b.mean() for b in bits.values())).backward()
-    assert all(p.grad is None or p.grad.stride() == p.stride() for p in net.parameters())
 
 
 def test_config_file_is_plain_json(tiny_config: Configure) -> None:

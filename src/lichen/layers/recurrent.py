@@ -162,7 +162,9 @@ class ResidualGRU(nn.Module):
 
     h' = GRU(x, h) + 0.1 W_h * h,  output = h' + 0.1 W_x * x
 
-    The kernels of W_h and W_x are our choice, 1x1, W_x with the cell's stride.
+    The kernels of W_h and W_x are our choice, 1x1, W_x with the cell's stride. It reads the positions that it takes
+    before it convolves: the gradient of a strided 1x1 convolution of fewer than 8 channels, laid out last, writes
+    past its memory on processors without AVX-512 (oneDNN, issue 6035).
     """
 
     alpha = 0.1
@@ -171,14 +173,16 @@ class ResidualGRU(nn.Module):
         super().__init__()
         self.gru = ConvGRU(inputs, outputs, kernel, hidden_kernel, stride)
         self.around_time = nn.Conv2d(outputs, outputs, 1, bias=False)
-        self.around_depth = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.around_depth = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.stride = stride
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x: (B, C, H, W); h: (B, C', H/stride, W/stride)."""
         after, _ = self.gru(x, h)
         if h is not None:
             after = after + self.alpha * self.around_time(h).to(x.dtype)
-        return after + self.alpha * self.around_depth(x).to(x.dtype), after
+        taken = x[:, :, :: self.stride, :: self.stride]
+        return after + self.alpha * self.around_depth(taken).to(x.dtype), after
 
 
 CELLS: dict[str, Any] = {
