@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pages import TableError, replaced
 
+from lichen.atomic import write_atomic
 from lichen.cli import parser
-from lichen.container import write_atomic
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "command-line.md"
 

@@ -23,13 +23,13 @@ import pages
 import torch
 from rich.console import Console
 
+from lichen.atomic import write_atomic
 from lichen.benchmark import datasets, metrics, published, report, runner
 from lichen.benchmark.bd import Curve, CurveError, bd_rate
 from lichen.benchmark.codecs import LichenCodec
 from lichen.benchmark.complexity import Complexity, complexity
 from lichen.benchmark.store import Row, Store
 from lichen.codec import identity_of
-from lichen.container import write_atomic
 from lichen.errors import LichenError, WeightsError
 from lichen.models import REGISTRY, create, find
 from lichen.models import weights as weights_files

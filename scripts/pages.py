@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lichen.container import write_atomic
+from lichen.atomic import write_atomic
 from lichen.errors import LichenError
 
 

@@ -11,7 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from lichen import places
-from lichen.container import write_atomic
+from lichen.atomic import write_atomic
 from lichen.places import PlaceError
 
 SUFFIXES = {".png", ".jpg"}

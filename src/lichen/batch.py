@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from lichen import places
-from lichen.container import write_atomic
+from lichen.atomic import write_atomic
 from lichen.errors import LichenError
 from lichen.places import Found
 

@@ -11,11 +11,8 @@ the input's length whatever its numbers claim, and nothing but a `LichenError` i
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import secrets
-import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -447,35 +444,3 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError) as e:  # ValueError: a path with a NUL in it
         reason = getattr(e, "strerror", None) or e
         raise NotLichenError(f"{os.fspath(path)} cannot be read ({reason}): check the path and permissions") from e
-
-
-def write_atomic(path: str | os.PathLike[str], data: Buffer, mark: str = "") -> None:
-    """Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed over it.
-
-    A new file has the permissions that `open` would give, an existing one keeps its own; a symbolic link is followed.
-    What is no regular file (a pipe, a terminal, /dev/null) is written to directly. mark: part of the temporary file's
-    name. Raises OSError as `open` does.
-    """
-    target = Path(os.path.realpath(path))  # Path.resolve raises RuntimeError for links in a circle
-    mode = None
-    with contextlib.suppress(FileNotFoundError):
-        mode = target.stat().st_mode
-    if mode is not None and not stat.S_ISREG(mode):
-        with target.open("wb") as file:
-            file.write(data)
-        return
-    if mode is not None and not os.access(target, os.W_OK):
-        raise PermissionError(13, "Permission denied", str(path))
-    temporary = target.with_name(f".lichen-{mark}{secrets.token_hex(8)}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(stat.S_IMODE(mode))
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,6 +1,6 @@
 """Where pictures lie: paths of this machine ("photos/a.png"), and URLs that fsspec opens ("s3://bucket/a.png").
 
-A file is written whole or not at all: on this machine by `container.write_atomic`, file:// too; where fsspec can rename
+A file is written whole or not at all: on this machine by `atomic.write_atomic`, file:// too; where fsspec can rename
 (SFTP, FTP, SMB, HDFS, ...) under a temporary name beside the target, then moved; elsewhere (S3 and other object stores,
 memory://) by one upload, which a store shows when it is complete.
 
@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lichen.container import write_atomic
+from lichen.atomic import write_atomic
 from lichen.errors import LichenError, reason_of
 
 _TIMES = (

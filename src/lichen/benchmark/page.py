@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lichen.atomic import write_atomic
 from lichen.benchmark import published, runner
 from lichen.benchmark.bd import CurveError
 from lichen.benchmark.codecs import Codec
 from lichen.benchmark.datasets import pixels
 from lichen.benchmark.report import METRICS, PUBLISHED, Point, Study, lichen_first
 from lichen.benchmark.store import Row, digest
-from lichen.container import write_atomic
 from lichen.errors import LichenError
 from lichen.version import __version__
 

@@ -181,8 +181,8 @@ def _write(
     tables: list[Table],
     own: dict[str, Weights],
 ) -> None:
+    from lichen.atomic import write_atomic
     from lichen.benchmark import analyses, figures, page, report
-    from lichen.container import write_atomic
 
     anchors = list(dict.fromkeys([args.anchor, "bpg-444-x265" + report.PUBLISHED]))
     if args.report:

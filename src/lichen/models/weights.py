@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lichen.container import write_atomic
+from lichen.atomic import write_atomic
 from lichen.errors import WeightsError
 from lichen.models import REGISTRY, Entry, build, create, find
 from lichen.models.base import Model

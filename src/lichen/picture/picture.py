@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from lichen.container import write_atomic
+from lichen.atomic import write_atomic
 from lichen.errors import PictureError, reason_of
 from lichen.picture import sixteen_bits
 from lichen.picture.alpha import decode_alpha, encode_alpha

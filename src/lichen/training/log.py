@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
-from lichen.container import write_atomic
+from lichen.atomic import write_atomic
 
 FIELDS = ("step", "seconds", "split", "loss", "bpp", "psnr", "ms_ssim", "mpx_per_second", "waited")
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from lichen.container import write_atomic
+from lichen.atomic import write_atomic
 from lichen.errors import LichenError
 from lichen.interrupt import asked_to_stop
 from lichen.models import create

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lichen.container import write_atomic
+from lichen.atomic import write_atomic
 from lichen.errors import LichenError
 from lichen.models import create
 from lichen.models.base import Model
