@@ -26,11 +26,12 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any size; ValueError in training where a channel has one value only."""
+        if not self.training:
+            return F.batch_norm(x, self.mean, self.var, self.weight, self.bias, eps=1e-5)
         mean, var = self.mean.clone(), self.var.clone()
-        y = F.batch_norm(x, mean, var, self.weight, self.bias, self.training, 1 - self.decay, 1e-5)
-        if self.training:
-            with torch.no_grad():
-                usable = mean.isfinite().all() & var.isfinite().all()
-                self.mean.copy_(torch.where(usable, mean, self.mean))
-                self.var.copy_(torch.where(usable, var, self.var))
+        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1 - self.decay, 1e-5)
+        with torch.no_grad():
+            usable = mean.isfinite().all() & var.isfinite().all()
+            self.mean.copy_(torch.where(usable, mean, self.mean))
+            self.var.copy_(torch.where(usable, var, self.var))
         return y
