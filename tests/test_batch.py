@@ -138,6 +138,29 @@ def test_inputs_of_a_store_are_never_written_over(memory: str) -> None:
     assert not todo.jobs and "is an input" in todo.refused[0][1]
 
 
+def test_one_target_however_it_is_spelled(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "a.jpg").touch()
+    (photos / "linked").symlink_to(photos)
+    monkeypatch.chdir(photos)
+    for other in (photos / "a.jpg", "sub/../a.jpg", "linked/a.jpg", (photos / "a.jpg").as_uri()):
+        with pytest.raises(UsageError, match="both become"):
+            plan("a.png", other)
+
+
+def test_an_empty_name_is_not_this_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    for arguments in (("",), ("a.png", "")):
+        with pytest.raises(UsageError, match="an empty name"):
+            plan(*arguments)
+    with pytest.raises(UsageError, match="an empty name"):
+        plan("a.png", output="")
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="a device of Unix")
+def test_devices_are_not_overwritten(photos: Path) -> None:
+    assert pairs(plan(photos / "a.png", output="/dev/null")) == [(str(photos / "a.png"), "/dev/null")]
+
+
 def test_outputs_that_collide(photos: Path, tmp_path: Path) -> None:
     """Among single files nothing is done; in a folder the other files are."""
     (photos / "a.jpg").touch()

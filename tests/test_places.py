@@ -106,6 +106,12 @@ def test_a_file_that_is_called_like_a_pattern(tree: Path) -> None:
     assert (many, found.place, found.name) == (False, path, "f[1].png")
 
 
+def test_a_pattern_below_a_folder_that_is_called_like_one(tree: Path) -> None:
+    (tree / "two [1]").mkdir()
+    (tree / "two [1]" / "g.png").write_bytes(b"g")
+    assert names(str(tree / "two [1]" / "*.png")) == ["g.png"]
+
+
 def test_what_is_no_pattern_is_a_sentence(tree: Path) -> None:
     if not list(tree.glob("**")):  # later Pythons take it
         pytest.skip("any pattern is one")

@@ -90,9 +90,11 @@ def plan(
     patterns a target that is as new as its source is done already, and an older one is made again if `renew` says so; a
     single file's target must not exist. force: do it in all cases. A target that is an input is always refused.
 
-    Raises UsageError where the output is unclear or two single files would share one, PlaceError where a store cannot
-    be listed.
+    Raises UsageError where the output is unclear, a name is empty or two single files would share one, PlaceError where
+    a store cannot be listed.
     """
+    if "" in inputs or output == "":
+        raise UsageError("an empty name is no file and no folder: give a dot for this folder")
     found, todo = [], Plan()
 
     def unreadable(e: OSError) -> None:
@@ -106,13 +108,16 @@ def plan(
             todo.refused.append((place, "nothing matches this pattern"))
     folder = _folder(inputs, output, todo.many)
     targets: dict[str, tuple[Found, bool]] = {}
+    takers: dict[str, Found] = {}  # by what a target is, however it is spelled
     for f, many in found:
         if many and not places.stays_below(f.name):
             todo.refused.append((f.place, "its name leads out of the folder: rename it"))
             continue
         target = _target(f, output, folder, suffix)
-        other = targets.setdefault(target, (f, many))[0]
-        if other is not f and not (many and other.place == f.place):
+        other = takers.setdefault(places.canonical(target), f)
+        if other is f:
+            targets[target] = (f, many)
+        elif not (many and other.place == f.place):
             sentence = f"{other.place} and {f.place} would both become {target}: encode them into two folders"
             if not many:
                 raise UsageError(sentence)
@@ -156,13 +161,13 @@ def _choose(todo: Plan, targets: dict[str, tuple[Found, bool]], force: bool, ren
             todo.refused.append((source.place, f"{target} is an input: give another name with -o"))
         elif old is not None and places.is_folder(target):
             todo.refused.append((source.place, f"{target} is a folder: give another name with -o"))
-        elif old is not None and not force and not many:
+        elif old is not None and not force and not many and old.regular:
             todo.refused.append(
                 (source.place, f"{target} exists: give another name with -o, or --force to overwrite it")
             )
-        elif old is not None and not force and not _older(old, source):
+        elif old is not None and not force and old.regular and not _older(old, source):
             todo.done += 1
-        elif old is not None and not force and not renew:
+        elif old is not None and not force and old.regular and not renew:
             todo.refused.append(
                 (
                     source.place,
@@ -282,8 +287,15 @@ def run(jobs: Sequence[Job], work: Work, workers: Workers, asked: threading.Even
 def _here(source: str, remote: bool) -> bytes | None:
     """The bytes of what this process has to read, None where a worker reads it."""
     if source == STREAM:
-        return sys.stdin.buffer.read()
+        return standard_input()
     return Path(source).read_bytes() if remote and not places.is_url(source) else None
+
+
+def standard_input() -> bytes:
+    """All of it. OSError where it is closed."""
+    if sys.stdin is None:
+        raise OSError("standard input is closed")
+    return sys.stdin.buffer.read()
 
 
 def convert(work: Work, job: Job, data: bytes | None, mark: str) -> Outcome:

@@ -73,7 +73,8 @@ def encode(
 
     effort: 0 (one pass of the networks) to 9 (some two minutes of a processor a megapixel): how long to look for
     latents that cost fewer bits for what they give; decoding takes no longer. With a target, it is the refined file
-    that hits it. progress: called with the share that is done, 0 to 1, while that takes its time.
+    that hits it. progress: called with the share that is done, 0 to 1, while that takes its time; with a target, from 0
+    again for each file that is tried.
 
     tile: side of the tiles in units of 64 pixels, 0 for one tile whatever the size; by default pictures above 4
     megapixels are cut into tiles of 1024 pixels. max_pixels: the largest picture that is taken, None for any

@@ -47,6 +47,7 @@ class Found:
     bytes: int = 0
     modified: float | None = None  # seconds since 1970; None where it is not known
     identity: tuple[Any, ...] | None = None  # equal for two names of one file; None where there is none
+    regular: bool = True  # no pipe, no device: what is written there overwrites something
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
@@ -70,6 +71,12 @@ def with_suffix(place: str, suffix: str) -> str:
     if not name:
         raise PlaceError(f"{place} names no file: give the output a name with -o")
     return f"{folder}/{PurePosixPath(name).with_suffix(suffix)}"
+
+
+def canonical(place: str) -> str:
+    """One name for all spellings of a place: absolute, through no links; a store's URL as it is."""
+    path = _path_of(place)
+    return place if path is None else os.path.normcase(os.path.realpath(path))
 
 
 def _folder_of(url: str) -> str:
@@ -176,9 +183,10 @@ def _is_pattern(place: str) -> bool:
 
 
 def _split(path: Path) -> tuple[Path, str]:
-    """The fixed part of a pattern, and the rest."""
-    parts = path.parts
-    fixed = next(i for i, part in enumerate(parts) if _is_pattern(part))
+    """The fixed part of a pattern, and the rest. Folders that are there are fixed, whatever they are called."""
+    parts, fixed = path.parts, 0
+    while not _is_pattern(parts[fixed]) or os.path.lexists(Path(*parts[: fixed + 1])):
+        fixed += 1
     return Path(*parts[:fixed]), "/".join(parts[fixed:])
 
 
@@ -227,7 +235,8 @@ def _described(path: Path, name: str) -> Found | None:
 
 
 def _of_status(place: str, name: str, status: os.stat_result) -> Found:
-    return Found(place, name, status.st_size, status.st_mtime, (status.st_dev, status.st_ino))
+    regular = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    return Found(place, name, status.st_size, status.st_mtime, (status.st_dev, status.st_ino), regular)
 
 
 def _find_in_store(place: str, suffixes: Collection[str]) -> tuple[bool, list[Found]]:

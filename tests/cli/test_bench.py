@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 
 import pytest
@@ -60,6 +61,15 @@ def test_lichen_and_weights_by_name(pictures, tmp_path, tiny_light, capsys):
     options = ["--codecs", "jpeg-420", "--weights", "tiny", str(path), "--every", "3", "--no-ms-ssim"]
     assert bench(pictures, tmp_path, *options) == 0
     assert {r.codec for r in Store(tmp_path / "s.jsonl").rows.values()} == {"jpeg-420", "tiny"}
+
+
+def test_folders_of_one_name_are_told_apart(pictures, tmp_path, capsys):
+    other = tmp_path / "other" / "mine"
+    shutil.copytree(pictures, other)
+    options = ["--codecs", "jpeg-420", "--no-ms-ssim", "--figures", str(tmp_path / "curves")]
+    assert bench(pictures, tmp_path, "--dataset", str(other), *options) == 0
+    drawn = {p.name for p in (tmp_path / "curves").glob("*-psnr.png")}
+    assert drawn == {f"{tmp_path.name}-mine-psnr.png", "other-mine-psnr.png"}
 
 
 def test_limits(pictures, tmp_path):

@@ -20,6 +20,7 @@ import lichen
 from lichen.cli import main, parser
 from lichen.cli.encode import OPTIONS
 from lichen.models import REGISTRY
+from lichen.models.weights import SHIPPED
 
 Photo = npt.NDArray[np.uint8]
 
@@ -154,6 +155,8 @@ def test_models_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
         ["encode", "-q", "0", "x"],
         ["encode", "--threads", "0", "x"],
         ["encode", "--target-bytes", "0", "x"],
+        ["encode", "--target-bpp", "-1", "x"],
+        ["encode", "--target-psnr", "nan", "x"],
         [],
         ["fly"],
     ],
@@ -175,6 +178,47 @@ def test_standard_streams(png: Path) -> None:
     assert Image.open(io.BytesIO(picture)).size == (128, 96)
     info = subprocess.run([*lichen_, "info", "-"], input=coded, capture_output=True, check=True).stdout
     assert b"128 x 96" in info
+
+
+def test_streams_that_are_closed(png: Path) -> None:
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        line = f"{sys.executable} -m lichen {command.format(png.name)}"
+        return subprocess.run(["sh", "-c", line], cwd=png.parent, capture_output=True, text=True)
+
+    done = run("encode {0} -o a.lichen >&-")
+    assert (done.returncode, done.stderr) == (0, "") and png.with_name("a.lichen").exists()
+    assert run("info a.lichen >&-").returncode == 0
+    for command, word in (
+        ("encode - -o b.lichen <&-", "input"),
+        ("info - <&-", "input"),
+        ("encode {0} -o - >&-", "output"),
+    ):
+        done = run(command)
+        assert done.returncode == 1 and f"standard {word} is closed" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_sigterm_before_anything_is_done(png: Path) -> None:
+    code = "import os, signal, lichen.cli as c; from lichen.cli import encode\n"
+    code += "encode.add_parser = lambda commands: commands.add_parser('encode').set_defaults(\n"
+    code += "    run=lambda args: os.kill(os.getpid(), signal.SIGTERM))\nraise SystemExit(c.main(['encode']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "lichen: interrupted\n")
+
+
+def test_names_are_shown_as_they_are(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = png.with_name("of :x: [green]joy.png")
+    bad.write_bytes(b"no picture")
+    assert main(["encode", str(bad)]) == 1
+    assert capsys.readouterr().err.startswith(f"lichen: {bad}: ")
+
+
+def test_a_picture_beyond_the_limit_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("1", (20000, 10000)).save(tmp_path / "large.png")
+    assert main(["encode", str(tmp_path / "large.png")]) == 1
+    error = capsys.readouterr().err
+    assert "200000000" in error.replace(",", "") or "20000x10000" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_words_stay_out_of_a_file_on_standard_output(png: Path) -> None:
@@ -222,6 +266,11 @@ def test_presets(png: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = coded.read_bytes()
     assert main(["encode", str(png), "--model", "hu2020", "-f"]) == 0
     assert coded.read_bytes() != plain
+    weights = str(SHIPPED / "hu2020.safetensors")
+    assert main(["encode", str(png), "--weights", weights, "--preset", "small", "-f"]) == 0
+    for preset, sentence in (("small-plain", "another preset than small-plain"), ("nope", "has no preset nope")):
+        assert main(["encode", str(png), "--weights", weights, "--preset", preset, "-f"]) == 1
+        assert sentence in capsys.readouterr().err
     assert main(["encode", str(png), "--model", "hu2020", "--preset", "high", "-f"]) == 1
     assert "no weights of hu2020, preset high, come with this version" in capsys.readouterr().err
 

@@ -225,7 +225,13 @@ def test_threads_are_divided_among_jobs(monkeypatch: pytest.MonkeyPatch, picture
 
     monkeypatch.setattr(batch, "run", watched)
     some = [str(pictures / f"{i}.png") for i in (0, 2, 4)]
-    for options in (["--threads", "4", "--jobs", "2"], ["--threads", "16"], ["--jobs", "2"], []):
+    for options in (
+        ["--threads", "4", "--jobs", "2"],
+        ["--threads", "16"],
+        ["--jobs", "2"],
+        ["--threads", "1", "-j2"],
+        [],
+    ):
         main(["encode", *some, "-o", str(tmp_path / "out"), "-f", *options])
         torch.set_num_threads(1)
     main(["encode", str(pictures), "-o", str(tmp_path / "out"), "-f", "--threads", "16"])
@@ -235,6 +241,7 @@ def test_threads_are_divided_among_jobs(monkeypatch: pytest.MonkeyPatch, picture
         ("Threads", 2, 2),
         ("Threads", 3, 5),
         ("Threads", 2, 1),
+        ("Threads", 1, 1),
         ("Threads", 1, 1),
         ("Threads", 8, 2),
         ("Here", 1, 4),

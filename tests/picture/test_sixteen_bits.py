@@ -97,6 +97,15 @@ def test_tiff_of_other_kinds_is_left_to_pillow(samples: Any) -> None:
         assert sixteen_bits.tiff_tags(io.BytesIO((DATA / path).read_bytes())) is None
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_big_tiff(deep: bool) -> None:
+    samples = COLOUR[..., :3] if deep else (COLOUR[..., :3] >> 8).astype(np.uint8)
+    file = io.BytesIO()
+    tifffile.imwrite(file, samples, bigtiff=True, photometric="rgb", metadata=None)
+    picture = load(file.getvalue())
+    assert picture.depth == (16 if deep else 8) and np.array_equal(picture.pixels, samples)
+
+
 def tiff(width: int, height: int, data: bytes, tile: int = 0) -> bytes:
     """A TIFF file of 16-bit RGB that claims these sizes, in one strip or one tile."""
     tags = T.ImageFileDirectory_v2()

@@ -12,10 +12,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 from lichen.cli import bench, completion, decode, encode, info, inspect, models, train
 from lichen.errors import LichenError, LichenWarning, reason_of
+from lichen.interrupt import terminated_as_interrupted
 from lichen.version import __version__
 
 
@@ -31,12 +33,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # None where they are closed
     args = parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), terminated_as_interrupted():
             warnings.simplefilter("always", LichenWarning)
+            warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's, beside our own sentence
             warnings.showwarning = _show
             status = int(args.run(args))
         sys.stdout.flush()
@@ -54,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lichen: interrupted", file=sys.stderr)
         return 130
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _forget_output() -> None:

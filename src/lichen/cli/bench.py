@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         return _list()
     _check_outputs(args)
     sets = {name: _pictures(name, args.data)[:: args.every] for name in args.dataset or ["kodak"]}
+    titles = _titles(sets)
     codecs, notes = _codecs(args)
     names = [c.name for c in codecs]
     limits = _limits(args.limit, names)
@@ -116,9 +117,9 @@ def run(args: argparse.Namespace) -> int:
             if small:
                 side = f"{metrics.MS_SSIM_SIDE} pixels to each side"
                 notes.append(
-                    f"{_title(name)}: MS-SSIM needs {side}, and {len(small)} pictures have less ({min(small)}, ...)."
+                    f"{titles[name]}: MS-SSIM needs {side}, and {len(small)} pictures have less ({min(small)}, ...)."
                 )
-            study = report.Study(_title(name), rows)
+            study = report.Study(titles[name], rows)
             studies.append(study)
             _print(study, args.anchor)
             if args.report and args.pictures > 0:
@@ -253,10 +254,16 @@ def _pictures(name: str, data: str | None) -> list[Path]:
     return datasets.find(name, data)
 
 
-def _title(name: str) -> str:
+def _titles(names: Iterable[str]) -> dict[str, str]:
+    """What sets are called: a known one by its name, a folder by its own, and by folders above where two coincide."""
     from lichen.benchmark import datasets
 
-    return name if name in datasets.DATASETS else Path(name).resolve().name
+    parts = {n: (n,) if n in datasets.DATASETS else (Path(n).resolve().parts[1:] or (n,)) for n in names}
+    titles = {n: p[-1] for n, p in parts.items()}
+    for depth in range(2, 1 + max(map(len, parts.values()))):
+        twice = {t for t in titles.values() if list(titles.values()).count(t) > 1}
+        titles |= {n: "-".join(p[-depth:]) for n, p in parts.items() if titles[n] in twice}
+    return titles
 
 
 def _codecs(args: argparse.Namespace) -> tuple[list[Codec], list[str]]:

@@ -26,8 +26,10 @@ def add_parser(commands: Any) -> None:
         "-q", "--quality", type=files.quality, default=None, metavar="Q", help="1 (smallest) to 100 (best), default 75"
     )
     target.add_argument("--target-bytes", type=files.positive, metavar="N", help="the best file of at most N bytes")
-    target.add_argument("--target-bpp", type=float, metavar="R", help="the best file of at most R bits per pixel")
-    target.add_argument("--target-psnr", type=float, metavar="D", help="the smallest file of D dB")
+    target.add_argument(
+        "--target-bpp", type=files.above_zero, metavar="R", help="the best file of at most R bits per pixel"
+    )
+    target.add_argument("--target-psnr", type=files.above_zero, metavar="D", help="the smallest file of D dB")
     p.add_argument(
         "-e",
         "--effort",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -85,6 +86,14 @@ def positive(text: str) -> int:
     return n
 
 
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    x = float(text)
+    if not 0 < x < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no positive number")
+    return x
+
+
 def set_threads(threads: int | None) -> None:
     """Let torch use that many threads."""
     if threads is not None:
@@ -107,17 +116,20 @@ def run(
         raise UsageError("memory:// is this process's own: a cluster reads and writes what all its nodes see")
     several = todo.many or len(args.inputs) > 1
     piped = any(job.target == STREAM for job in todo.jobs)  # then standard output is the file's alone
+    if piped and sys.__stdout__ is None:
+        raise UsageError("standard output is closed: give a file with -o")
     table = _Table(todo, lines=not piped and (args.verbose or (several and len(todo.jobs) <= FEW)), several=several)
     console = Console(stderr=True)
 
     def say(source: str, sentence: str) -> None:
-        console.print(f"lichen: {source}: {sentence}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"lichen: {source}: {sentence}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     for source, sentence in todo.refused:
         say(source, sentence)
     if todo.jobs:
         made, workers = work(len(todo.jobs)), _workers(args, len(todo.jobs))
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        name = TextColumn("{task.description}", markup=False)
+        columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         show = len(todo.jobs) > 1 and console.is_terminal
         with Progress(*columns, console=console, disable=not show, redirect_stdout=sys.stdout.isatty()) as progress:
             task = progress.add_task("", total=len(todo.jobs))
@@ -157,7 +169,9 @@ def _workers(args: argparse.Namespace, jobs: int) -> Workers:
     torch.set_num_threads(threads)
     if jobs == 1:
         return batch.Here()
-    at_once = min(args.jobs or min(threads, batch.MOST_THREADS), jobs)
+    at_once = min(args.jobs or batch.MOST_THREADS, jobs)
+    if args.threads or not args.jobs:
+        at_once = min(at_once, threads)
     return batch.Threads(at_once, partial(torch.set_num_threads, max(1, threads // at_once)))
 
 

@@ -33,6 +33,7 @@ NAMES = {
 
 def run(args: argparse.Namespace) -> int:
     """Describe each file."""
+    from lichen.batch import standard_input
     from lichen.codec import describe
     from lichen.models.weights import metadata_of, shipped
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
     for source in args.inputs:
         try:
-            d = describe(sys.stdin.buffer.read() if source == "-" else Path(source), args.partial)
+            d = describe(standard_input() if source == "-" else Path(source), args.partial)
         except LichenError as e:
             print(f"lichen: {e}" if source in str(e) else f"lichen: {source}: {e}", file=sys.stderr)
             failed = 1

@@ -159,6 +159,8 @@ def load(
             raise WeightsError(f"{weights} holds weights of {found.name}, not of {model}")
         if objective not in ("mse", found.objective):
             raise WeightsError(f"{weights} holds weights trained for {found.objective}, not for {objective}")
+        if preset is not None and create(found.name, preset).cfg != found.cfg:
+            raise WeightsError(f"{weights} holds weights of another preset than {preset}")
         return found
     entry = find(DEFAULT if model is None else model)
     if state_dict is not None:

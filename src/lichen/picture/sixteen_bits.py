@@ -81,11 +81,15 @@ def _chunks(png: bytes) -> Iterator[bytes]:
 def tiff_tags(file: BinaryIO) -> Image.Exif | None:
     """The first directory of a TIFF file of this kind, None for all else."""
     file.seek(0)
-    if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    start, tags = file.read(16), Image.Exif()
+    if start[:4] == b"II+\0" and len(start) == 16:  # BigTIFF; of the other order of bytes Pillow reads none
+        tags.bigtiff, tags.endian = True, "<"
+        tags.load_from_fp(file, *struct.unpack("<Q", start[8:]))
+    elif start[:4] in (b"II*\0", b"MM\0*"):
+        file.seek(0)
+        tags.load_from_fp(file)
+    else:
         return None
-    file.seek(0)
-    tags = Image.Exif()
-    tags.load_from_fp(file)
     bits, kinds = set(_values(tags, T.BITSPERSAMPLE, 1)), set(_values(tags, T.SAMPLEFORMAT, 1))
     known = _values(tags, T.PHOTOMETRIC_INTERPRETATION, -1) in ((0,), (1,), (2,))
     plain = bits == {16} and kinds == {1} and known and _channels(tags) - _colours(tags) in (0, 1)
