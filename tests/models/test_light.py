@@ -24,6 +24,14 @@ def test_pictures_unlike_photographs_stay_what_they_are(quality: int) -> None:
         assert ((decoded / 255 - pixels / 255.0) ** 2).mean() < 0.15 * (pixels / 255.0).var()
 
 
+@pytest.mark.parametrize(("shape", "levels"), [((1, 1), 11), ((8, 8), 2), ((16, 16), 2), ((3, 40), 2)])
+def test_small_pictures_keep_their_colours(shape: tuple[int, int], levels: float) -> None:
+    for colour in ([0, 0, 0], [200, 30, 40], [255, 255, 255], [20, 120, 220]):
+        pixels = np.full((*shape, 3), colour, np.uint8)
+        decoded = np.asarray(lichen.decode(lichen.encode(pixels, 90))).astype(int)
+        assert abs(decoded - pixels).mean() < levels
+
+
 @pytest.mark.parametrize("quality", [10.0, 50.0, 100.0])
 def test_the_synthesis_takes_means_of_bins(photo: Photo, quality: float) -> None:
     """They lie nearer to what was rounded than the bins' middles, by what the shipped weights expect."""
