@@ -20,8 +20,14 @@ from lichen.priors.conditional import Latents
 
 T = TypeVar("T")
 
-PAPERS: Mapping[str, Any] = {"schedule": "constant", "warmup": 0, "betas": (0.9, 0.999), "hard_every": 0}
-"""What the papers' recipes have in common: Adam as it comes at a constant rate, crops as they are."""
+PAPERS: Mapping[str, Any] = {
+    "schedule": "constant",
+    "warmup": 0,
+    "betas": (0.9, 0.999),
+    "places": 1,
+    "hard_every": 0,
+}
+"""What the papers' recipes have in common: Adam as it comes at a constant rate, crops from anywhere, as they are."""
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,20 @@
 Layers after the authors' public code (huzi96/Coarse2Fine-PyTorch), where y is called z3. Not stated there, after the
 paper as we know it: which multipliers it was trained for, the one in the code apart.
 
-The hyper transforms keep the signal: in place of large kernels with a stride, each followed by a ReLU, space to depth
-and pointwise layers that have more channels than the signal before the first ReLU (`hyper="plain"` undoes that, with
-layers in the manner of Balle et al. 2018 and about as many parameters). The picture is made of y_hat and of the
-features psi1 and psi2 (`reconstruction="plain"`: of y_hat alone, by a last up-sampling right behind g_s).
+The hyper transforms keep the signal: in place of large kernels with a stride, each followed by a ReLU, a 3x3 layer of 2
+E channels (twice the signal's as published for y, as many or fewer for z2), space to depth, and pointwise layers, with
+no ReLU before the first of these (`hyper="plain"` undoes that, with layers in the manner of Balle et al. 2018 and about
+as many parameters). In `small`, y has three times E channels: there the 3x3 layer narrows it. The picture is made of
+y_hat and of the features psi1 and psi2 (`reconstruction="plain"`: of y_hat alone, by a last up-sampling right behind
+g_s).
 
 Where this file departs from the paper: y_hat is mu + round(y - mu), and the same for z2 (`priors/coarse_to_fine.py`).
-Latents of an odd size are filled up with zeros before a hyper analysis, in place of pictures to multiples of 64. With
-`levels`, gain vectors scale y (Cui et al. 2021, `layers/gain.py`), and a factor a level and channel the features that
-the reconstruction sees. Nothing tells the hyper transforms the level: it shows in the size of y.
+Latents of an odd size are filled up with zeros before a hyper analysis, in place of pictures to multiples of 64.
+Deviations are 0.11 at least and likelihoods 1e-9 (`priors/gaussian.py`). All convolutions and pointwise layers begin as
+Glorot and Bengio's; in the authors' code the hyper syntheses are transposed convolutions of 1x1, which that leaves out,
+and begin about half as large a layer. With `levels`, gain vectors scale y (Cui et al. 2021, `layers/gain.py`), and a
+factor a level and channel the features that the reconstruction sees. Nothing tells the hyper transforms the level: it
+shows in the size of y.
 
 Training goes through four stages (`Hu2020.staged`), with parts that only they need (`Helping`, and the plain
 reconstruction's last layer where there is an aggregation). The paper's distortion is over pixels in -1..1 times 255^2,
@@ -317,8 +322,9 @@ class Hu2020(Model):
             stage 3    the picture from the aggregation
             stage 4    without the two helping terms
 
-        They begin at shares 0, 1001/5500, 1201/5500 and 1301/5500 of the training. The authors begin stage 3 with a
-        new optimizer, and halve the rate at the end; both are the trainer's.
+        They begin at shares 0, 1001/5500, 1201/5500 and 1301/5500 of the training. The authors begin stages 2 and 3
+        with a new optimizer, and halve the rate four times late in the last; the trainer goes on with one Adam, at the
+        rate of its schedule.
         """
         stage = 1 + sum(done >= share for share in STAGES)
         y = self.analyse(x, quality)

@@ -22,7 +22,7 @@ on ImageNet, batches of 30 crops of 160x160, Adam with 8e-5 for the transforms a
 divided by ten every two epochs. The context model learns from its bits, the transforms through m alone. H_target is
 0.4 ("low") and 1.2 ("med") at 32 channels, and 1.0 ("hi") at 64: 0.2, 0.6 and 1 bit a pixel. Made for MS-SSIM: its PSNR
 is that of JPEG or less. Lichen's trainer has one rate of learning for both parts. Convolutions with batch norm have no
-bias, those of the context model do: so we read the code.
+bias, those of the context model do, as in that code.
 """
 
 from __future__ import annotations

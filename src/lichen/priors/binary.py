@@ -10,8 +10,9 @@ The progressive "BRNN" of Toderici et al., "Full resolution image compression wi
      +-- tanh <-- tanh <-- LSTM over the layers <-- tanh conv 3x3 <-- tanh conv 3x3 <-- x_(k-1)
 
 The LSTM down the rows sums, for its gates, over [a, features] at the position and to its left, and over its own last
-output, that of the row above, at three positions. Each layer has its own weights but for the LSTM over the layers. Left
-out is what could not matter: the features of the first layer, whose s is zero, and the state after the last one.
+output, that of the row above, at three positions. Each layer has its own weights but for the LSTM over the layers and
+the two 1x1 convolutions behind it. Left out is what could not matter: the features of the first layer, whose s is zero,
+and the state after the last one.
 
 A position looks at the row above up to three columns to its right. All positions with equal `4 * row + column` then
 depend on earlier such fronts alone, and are coded at once, 172 fronts a layer for a picture of 32 x 48 positions.

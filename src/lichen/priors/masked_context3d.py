@@ -92,7 +92,7 @@ class VolumeContext(nn.Module):
 
     Source: the paper's section 3.2 with the sizes of its public code: 24 features, one residual block, and a ReLU at
     the end too, so that no logit is negative. The volume is padded once, by the receptive field, and no layer pads.
-    That the block's second convolution has no ReLU, as in the transforms, is our reading.
+    The block's second convolution has no ReLU.
     """
 
     def __init__(self, features: int, levels: int) -> None:

@@ -54,6 +54,7 @@ class TrainConfig:
     batch: int = 4  # crops a process and step
     crop: int = 128
     rescale: float = 1.0  # crops are made from regions up to so many times larger
+    places: int = 2  # in a picture, of which a crop is the one with most detail
     hard_every: int = 16  # one crop in so many is made harder than photographs are; 0 for none
     clip: float = 1.0  # norm of the gradient
     average: float = 0.999  # decay of the moving average of weights
@@ -70,7 +71,7 @@ class TrainConfig:
         for name, allowed in {"objective": Objective, "schedule": Schedule, "precision": Precision}.items():
             if getattr(self, name) not in get_args(allowed):
                 raise ConfigError(f"{name} {getattr(self, name)} is none of {', '.join(get_args(allowed))}")
-        for name in ("minutes", "steps", "lr", "batch", "crop", "clip", "start_crops", "log_every", "lmbda"):
+        for name in ("minutes", "steps", "lr", "batch", "crop", "clip", "start_crops", "log_every", "lmbda", "places"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} {value} has to be above 0")

@@ -118,6 +118,7 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> tuple[
                 config.crop,
                 [config.seed, rank, step],
                 rescale=config.rescale,
+                places=config.places,
                 hard_every=config.hard_every,
             ),
             count(at.step),
