@@ -1,30 +1,29 @@
-"""Fill the tables of docs/benchmark.md from a store of `lichen bench`.
+"""Fill the tables of docs/benchmark.md from the store beside it, docs/benchmark.jsonl, which these commands wrote:
 
-    lichen bench --dataset kodak --data DIR --codecs lichen,jpeg,webp,webp-m4,jpeg2000,avif,jpegxl,hevc-444,x265-444
-    lichen bench --dataset kodak --data DIR --codecs lichen,vvc --limit vvc-420=8 --timed 0
-    python scripts/benchmark_docs.py results/bench.jsonl
+    lichen bench --dataset kodak --data DIR --store docs/benchmark.jsonl \\
+        --codecs lichen,lichen-ms-ssim,jpeg,webp,webp-m4,jpeg2000,avif,jpegxl,hevc-444,x265-444
+    lichen bench --dataset kodak --data DIR --store docs/benchmark.jsonl --codecs vvc --limit vvc-420=8 --timed 0
+    python scripts/benchmark_docs.py
 
-With other weights only their lines change. The store then needs these and the anchor alone:
-
-    lichen bench --dataset kodak --data DIR --codecs lichen,lichen-ms-ssim,jpeg-420
-    python scripts/benchmark_docs.py results/bench.jsonl --only lichen lichen-ms-ssim
-
-A table stands between two marker comments; the rest of the page is left as it is.
+With other weights, or another version of a program, the same commands measure that alone. A table stands between two
+marker comments; the rest of the page is left as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pages import TableError, body, replaced
+from pages import TableError, replaced
 
+from lichen.atomic import write_atomic
 from lichen.benchmark import headlines, report
 from lichen.benchmark.bd import CurveError
 from lichen.benchmark.report import PUBLISHED, Study
-from lichen.benchmark.runner import Store
+from lichen.benchmark.store import Row, Store
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 CHECKS = (
     ("jpeg-420", "jpeg-420"),
@@ -55,55 +54,28 @@ def checks(study: Study) -> str:
     return "\n".join(lines)
 
 
-def fill(text: str, name: str, table: str) -> str:
-    try:
-        return replaced(text, name, table, "benchmark_docs.py")
-    except TableError as e:
-        raise SystemExit(str(e)) from e
-
-
-def merged(old: str, new: str, only: Collection[str]) -> str:
-    """`old`, with the lines of some codecs from `new`; a codec that a table lacks comes at its end.
-
-    Tables are known by the text before them and their heading.
-    """
-    fresh = {where: rows for _, where, rows in tables(new)}
-    blocks = old.split("\n\n")
-    for k, where, rows in tables(old):
-        rows |= {codec: line for codec, line in fresh.get(where, {}).items() if codec in only}
-        blocks[k] = "\n".join([*blocks[k].splitlines()[:2], *rows.values()])
-    return "\n\n".join(blocks)
-
-
-def tables(text: str) -> Iterator[tuple[int, tuple[str, str], dict[str, str]]]:
-    """Which paragraph it is, (the text before, heading), {first cell: line} of every Markdown table."""
-    blocks = text.split("\n\n")
-    for k, block in enumerate(blocks):
-        if block.startswith("|"):
-            heading, _, *lines = block.splitlines()
-            before = blocks[k - 1] if k and not blocks[k - 1].startswith("|") else ""
-            yield k, (before, heading), {line.split("|")[1].strip(): line for line in lines}
+def filled(text: str, rows: list[Row]) -> str:
+    """The page with tables of these measurements of Kodak. TableError where it has no place for one."""
+    study = Study("kodak", rows)
+    for_mse = Study("kodak", [r for r in rows if r.codec != "lichen-ms-ssim"])  # the headlines are by PSNR
+    results = report.markdown([study], ["jpeg-420", "bpg-444-x265" + PUBLISHED]).replace("## ", "### ", 1)
+    tables = {"headlines": headlines.markdown(for_mse), "checks": checks(study), "kodak": results.rstrip()}
+    for name, table in tables.items():
+        text = replaced(text, name, table, "benchmark_docs.py")
+    return text
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("store", help="what `lichen bench --store` wrote")
-    p.add_argument("--page", default="docs/benchmark.md", help="the page to fill (default: %(default)s)")
-    p.add_argument("--only", nargs="+", metavar="CODEC", help="replace the lines of these, leave the others'")
+    p.add_argument("store", nargs="?", default=DOCS / "benchmark.jsonl", help="what `lichen bench --store` wrote")
+    p.add_argument("--page", default=DOCS / "benchmark.md", type=Path, help="the page to fill (default: %(default)s)")
     args = p.parse_args()
     rows = [r for r in Store(args.store).rows.values() if r.image.startswith("kodim")]
-    study = Study("kodak", rows)
-    text = Path(args.page).read_text(encoding="utf-8")
-    if not args.only or "lichen" in args.only:
-        own = Study("kodak", [r for r in rows if r.codec != "lichen-ms-ssim"])
-        text = fill(text, "headlines", headlines.markdown(own))
-    if not args.only:
-        text = fill(text, "checks", checks(study))
-    made = report.markdown([study], ["jpeg-420", "bpg-444-x265" + PUBLISHED]).replace("## ", "### ", 1)
-    if args.only:
-        made = merged(body(text, "kodak", "benchmark_docs.py"), made, args.only)
-    text = fill(text, "kodak", made.rstrip())
-    Path(args.page).write_text(text, encoding="utf-8")
+    try:
+        text = filled(args.page.read_text(encoding="utf-8"), rows)
+    except TableError as e:
+        raise SystemExit(str(e)) from e
+    write_atomic(args.page, text.encode())
     return 0
 
 

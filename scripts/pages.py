@@ -14,23 +14,12 @@ class TableError(LichenError):
 
 def replaced(text: str, name: str, body: str, script: str) -> str:
     """A page's text with another body between the markers of a table. TableError where it has none."""
-    before, _, after = _parted(text, name, script)
-    return f"{before}\n\n{body}\n\n{after}"
-
-
-def body(text: str, name: str, script: str) -> str:
-    """What stands between the markers of a table. TableError where the page has none."""
-    return _parted(text, name, script)[1].strip("\n")
-
-
-def _parted(text: str, name: str, script: str) -> tuple[str, str, str]:
-    """The page up to a table's place, what is there, and the rest; markers belong to the first and the last."""
     begin, end = f"<!-- begin {name}: scripts/{script} -->", f"<!-- end {name} -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise TableError(f"the page has no place for {name}: put '{begin}' and '{end}' there")
     before, rest = text.split(begin)
-    inside, after = rest.split(end)
-    return before + begin, inside, end + after
+    after = rest.split(end)[1]
+    return f"{before}{begin}\n\n{body}\n\n{end}{after}"
 
 
 def write(page: Path, name: str, body: str, script: str) -> None:
