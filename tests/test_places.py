@@ -106,6 +106,14 @@ def test_a_file_that_is_called_like_a_pattern(tree: Path) -> None:
     assert (many, found.place, found.name) == (False, path, "f[1].png")
 
 
+def test_one_name_for_all_spellings(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    spellings = ("a.png", "./a.png", "sub/../a.png", str(tree / "a.png"), (tree / "a.png").as_uri())
+    assert {places.canonical(s) for s in spellings} == {os.path.realpath(tree / "a.png")}
+    assert places.canonical("s3://b/a.png") == "s3://b/a.png"
+    assert places.canonical("a\0b") == "a\0b"
+
+
 def test_a_pattern_below_a_folder_that_is_called_like_one(tree: Path) -> None:
     (tree / "two [1]").mkdir()
     (tree / "two [1]" / "g.png").write_bytes(b"g")

@@ -76,7 +76,9 @@ def with_suffix(place: str, suffix: str) -> str:
 def canonical(place: str) -> str:
     """One name for all spellings of a place: absolute, through no links; a store's URL as it is."""
     path = _path_of(place)
-    return place if path is None else os.path.normcase(os.path.realpath(path))
+    with contextlib.suppress(ValueError):  # a name with a NUL in it is no file's
+        return place if path is None else os.path.normcase(os.path.realpath(path))
+    return place
 
 
 def _folder_of(url: str) -> str:
